@@ -1,0 +1,138 @@
+//! The system calls of the kernel part.
+//!
+//! The device's module answers on `/dev/bpf_preverified`: [`IOC_INFO`] and [`IOC_OPEN`] on the
+//! device itself, [`IOC_LOAD`] on the bundle's file descriptor that [`IOC_OPEN`] returns. The
+//! verifier VM's module answers on `/dev/bpf_preverified_export`: [`IOC_INFO`] and
+//! [`IOC_EXPORT`].
+//!
+//! Every call returns zero or a negative errno, and on a refusal leaves one sentence in `reason`.
+//! Integers here are in the machine's order, as everywhere between a kernel and its user space.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::assert_layout;
+use crate::manifest::Fingerprint;
+
+/// The device's character device.
+pub const DEVICE_PATH: &str = "/dev/bpf_preverified";
+/// The verifier VM's character device.
+pub const EXPORT_DEVICE_PATH: &str = "/dev/bpf_preverified_export";
+/// The keyring whose certificates the kernel part trusts. It starts empty and open; nothing
+/// loads before user space has restricted it.
+pub const KEYRING_NAME: &str = ".bpf_preverified";
+
+/// Bytes of a reason, with its terminating zero.
+pub const REASON_SIZE: usize = 128;
+
+/// Tells who answers: `_IOR('p', 0xb0, struct preverified_info)`.
+pub const IOC_INFO: u32 = ior(0xb0, size_of::<Info>());
+/// Opens a bundle: `_IOWR('p', 0xb1, struct preverified_open)`; returns a file descriptor.
+pub const IOC_OPEN: u32 = iowr(0xb1, size_of::<Open>());
+/// Loads one program of a bundle: `_IOWR('p', 0xb2, struct preverified_load)`; returns a program's
+/// file descriptor.
+pub const IOC_LOAD: u32 = iowr(0xb2, size_of::<Load>());
+/// Exports a loaded program: `_IOWR('p', 0xb3, struct preverified_export)`.
+pub const IOC_EXPORT: u32 = iowr(0xb3, size_of::<Export>());
+
+const fn ior(number: u32, size: usize) -> u32 {
+    ioc(2, number, size)
+}
+
+const fn iowr(number: u32, size: usize) -> u32 {
+    ioc(3, number, size)
+}
+
+const fn ioc(direction: u32, number: u32, size: usize) -> u32 {
+    assert!(size < 1 << 14);
+    #[expect(clippy::cast_possible_truncation, reason = "checked above")]
+    let size = size as u32;
+    direction << 30 | size << 16 | (b'p' as u32) << 8 | number
+}
+
+/// Who answers, and on what machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct Info {
+    /// [`crate::ABI_VERSION`] of the kernel part.
+    pub abi_version: u32,
+    /// Bytes of `build_id` that count.
+    pub build_id_size: u32,
+    /// The running kernel's GNU build id, followed by zeroes.
+    pub build_id: [u8; 32],
+    /// This machine's fingerprint.
+    pub fingerprint: Fingerprint,
+}
+
+/// A bundle to open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct Open {
+    /// In: address of the manifest.
+    pub manifest: u64,
+    /// In: address of the detached CMS signature (DER) over the manifest.
+    pub signature: u64,
+    /// In: bytes of the manifest.
+    pub manifest_size: u32,
+    /// In: bytes of the signature.
+    pub signature_size: u32,
+    /// Out: the index of the target of the manifest that fits this machine.
+    pub target: u32,
+    /// In: zero.
+    pub flags: u32,
+    /// Out: why the bundle was refused.
+    pub reason: [u8; REASON_SIZE],
+}
+
+/// A program to load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct Load {
+    /// In: address of the image section.
+    pub image: u64,
+    /// In: address of the symbols section.
+    pub symbols: u64,
+    /// In: address of the file descriptors (`s32`) of the program's maps, in the order of its
+    /// `map_refs`.
+    pub map_fds: u64,
+    /// In: bytes of the image section.
+    pub image_size: u32,
+    /// In: bytes of the symbols section.
+    pub symbols_size: u32,
+    /// In: number of `map_fds`.
+    pub map_count: u32,
+    /// In: the program, an index into the manifest's whole table `programs`.
+    pub program: u32,
+    /// In: zero.
+    pub flags: u32,
+    /// In: zero.
+    pub reserved: u32,
+    /// Out: why the program was refused.
+    pub reason: [u8; REASON_SIZE],
+}
+
+/// A loaded program to export.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct Export {
+    /// In: address of the buffer for the [`crate::export::ExportHeader`] and what follows it.
+    pub buffer: u64,
+    /// In: bytes of the buffer. Out: bytes of the export; with `ENOSPC` the bytes that it needs.
+    pub size: u32,
+    /// In: the program's file descriptor.
+    pub program: i32,
+    /// Out: why it cannot be exported.
+    pub reason: [u8; REASON_SIZE],
+}
+
+assert_layout! {
+    Info { abi_version @ 0, build_id_size @ 4, build_id @ 8, fingerprint @ 40 } = 104;
+    Open {
+        manifest @ 0, signature @ 8, manifest_size @ 16, signature_size @ 20, target @ 24,
+        flags @ 28, reason @ 32,
+    } = 160;
+    Load {
+        image @ 0, symbols @ 8, map_fds @ 16, image_size @ 24, symbols_size @ 28, map_count @ 32,
+        program @ 36, flags @ 40, reserved @ 44, reason @ 48,
+    } = 176;
+    Export { buffer @ 0, size @ 8, program @ 12, reason @ 16 } = 144;
+}

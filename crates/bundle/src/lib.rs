@@ -1,0 +1,1 @@
+//! Write, read, sign and check preverify bundles.

@@ -1,0 +1,3 @@
+//! Verify BPF programs off the device: the command.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Load pre-verified bundles on a device: library and preverify-load.

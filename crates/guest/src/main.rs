@@ -1,0 +1,3 @@
+//! The agent in a verifier VM: PID 1, libbpf inside.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Relocatable images of BPF programs: discover, relink, prove.

@@ -1,0 +1,1 @@
+//! From an object and a target to a bundle.

@@ -1,0 +1,1 @@
+//! Target kernels: import, probe, store.

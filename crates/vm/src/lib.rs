@@ -1,0 +1,1 @@
+//! Boot kernels in QEMU, snapshot and restore them, talk to their agent.
