@@ -1,1 +1,5 @@
 //! From an object and a target to a bundle.
+
+#![forbid(unsafe_code)]
+
+pub mod diagnosis;
