@@ -2,9 +2,11 @@
 
 #![forbid(unsafe_code)]
 
+mod header;
 mod run;
 mod test;
 
+use std::error::Error;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -15,11 +17,18 @@ use clap::Parser;
 enum Command {
     /// Everything that passes before a landing.
     Test,
+    /// Writes the kernel part's C header from `crates/abi`.
+    Header {
+        /// Only compare the committed header.
+        #[arg(long)]
+        check: bool,
+    },
 }
 
 fn main() -> ExitCode {
-    let outcome = match Command::parse() {
-        Command::Test => test::test(),
+    let outcome: Result<(), Box<dyn Error>> = match Command::parse() {
+        Command::Test => test::test().map_err(Into::into),
+        Command::Header { check } => header::header(check).map_err(Into::into),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
