@@ -1,34 +1,45 @@
 //! Running other programs, with errors that name them.
 
-use std::fmt;
 use std::io;
 use std::process::{Command, ExitStatus};
 
 /// A program could not be run, or failed.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// It could not be started.
+    #[error("cannot start `{command}`: {cause}")]
     Start { command: String, cause: io::Error },
     /// It ended with a failure.
+    #[error("`{command}` failed: {status}")]
     Failed { command: String, status: ExitStatus },
-}
-
-impl fmt::Display for RunError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Start { command, cause } => write!(f, "cannot start `{command}`: {cause}"),
-            Self::Failed { command, status } => write!(f, "`{command}` failed: {status}"),
-        }
-    }
 }
 
 /// Runs a program with its output on ours.
 pub fn run(program: &str, arguments: &[&str]) -> Result<(), RunError> {
-    let command = format!("{program} {}", arguments.join(" "));
-    println!("$ {command}");
-    match Command::new(program).args(arguments).status() {
+    run_command(Command::new(program).args(arguments))
+}
+
+/// Runs a prepared program with its output on ours.
+pub fn run_command(command: &mut Command) -> Result<(), RunError> {
+    let text = describe(command);
+    println!("$ {text}");
+    match command.status() {
         Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(RunError::Failed { command, status }),
-        Err(cause) => Err(RunError::Start { command, cause }),
+        Ok(status) => Err(RunError::Failed {
+            command: text,
+            status,
+        }),
+        Err(cause) => Err(RunError::Start {
+            command: text,
+            cause,
+        }),
     }
+}
+
+fn describe(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words
+        .map(|word| word.to_string_lossy())
+        .collect::<Vec<_>>()
+        .join(" ")
 }
