@@ -1,0 +1,120 @@
+//! From targets and sections to a bundle.
+
+use std::collections::HashMap;
+
+use crate::layout::number;
+use crate::model::digest;
+use crate::rules::section_references;
+use crate::{Bundle, FormatError, Image, Manifest, Section, SectionId, SectionKind, Target};
+
+/// Collects targets and sections.
+#[derive(Clone, Debug, Default)]
+pub struct Builder {
+    targets: Vec<Target>,
+    sections: Vec<(Section, Vec<u8>)>,
+    known: HashMap<Section, SectionId>,
+}
+
+impl Builder {
+    /// A bundle of nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a section; equal ones are stored once. The id is good for targets of this builder.
+    pub fn section(&mut self, kind: SectionKind, bytes: Vec<u8>) -> Result<SectionId, FormatError> {
+        let section = Section {
+            digest: digest(&bytes),
+            size: number(&format!("section with {kind}"), bytes.len(), u32::MAX)?,
+            kind,
+        };
+        if let Some(&id) = self.known.get(&section) {
+            return Ok(id);
+        }
+        let id = SectionId(number("sections", self.sections.len(), u32::MAX - 1)?);
+        self.sections.push((section, bytes));
+        self.known.insert(section, id);
+        Ok(id)
+    }
+
+    /// Adds a target.
+    pub fn target(&mut self, target: Target) {
+        self.targets.push(target);
+    }
+
+    /// The unsigned bundle. Its sections are numbered by first use, so they are the same
+    /// whatever order they were added in; those that nothing refers to are left out.
+    pub fn finish(self) -> Result<Bundle, FormatError> {
+        let Self {
+            mut targets,
+            sections,
+            ..
+        } = self;
+        let order = Renumbering::by_first_use(&targets);
+        for target in &mut targets {
+            order.apply(target);
+        }
+        let mut sections: Vec<_> = sections.into_iter().map(Some).collect();
+        let mut manifest = Manifest {
+            targets,
+            sections: Vec::new(),
+        };
+        let mut contents = Vec::new();
+        for id in &order.ids {
+            // An id of another builder finds nothing here; `encode` refuses the gap.
+            if let Some((section, bytes)) = sections.get_mut(id.index()).and_then(Option::take) {
+                manifest.sections.push(section);
+                contents.push(bytes);
+            }
+        }
+        Bundle::new(manifest, contents)
+    }
+}
+
+/// New numbers for sections.
+struct Renumbering {
+    /// By new number: the old one.
+    ids: Vec<SectionId>,
+    /// By old number: the new one.
+    new: HashMap<SectionId, SectionId>,
+}
+
+impl Renumbering {
+    fn by_first_use(targets: &[Target]) -> Self {
+        let mut ids = Vec::new();
+        let mut new = HashMap::new();
+        for (old, _, _) in targets.iter().flat_map(section_references) {
+            new.entry(old).or_insert_with(|| {
+                ids.push(old);
+                #[expect(clippy::cast_possible_truncation, reason = "ids are 32-bit themselves")]
+                SectionId((ids.len() - 1) as u32)
+            });
+        }
+        Self { ids, new }
+    }
+
+    fn apply(&self, target: &mut Target) {
+        self.rename(&mut target.btf);
+        self.rename(&mut target.evidence);
+        for program in &mut target.programs {
+            self.rename_image(&mut program.native);
+            self.rename_image(&mut program.bytecode);
+        }
+        for map in &mut target.maps {
+            self.rename(&mut map.contents);
+        }
+    }
+
+    fn rename_image(&self, image: &mut Option<Image>) {
+        if let Some(Image { image, symbols }) = image {
+            *image = self.new[image];
+            self.rename(symbols);
+        }
+    }
+
+    fn rename(&self, id: &mut Option<SectionId>) {
+        if let Some(id) = id {
+            *id = self.new[id];
+        }
+    }
+}
