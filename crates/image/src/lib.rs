@@ -1,1 +1,31 @@
 //! Relocatable images of BPF programs: discover, relink, prove.
+//!
+//! A verifier VM's kernel part exports a loaded program ([`export`]), the kernel tells its symbols
+//! ([`symbols`]); both together are a [`Capture`]. From two captures of one program, taken in two
+//! boots of one kernel with different address layouts, [`discover`] makes an [`image::Image`]:
+//! the code with all addresses taken out, and the relocations that put them back. [`prove`] then
+//! relinks the serialised image ([`relink`]) with the addresses of a capture and compares the
+//! result with what that kernel's own JIT wrote, byte for byte. It shares no code with the
+//! discovery. [`disassemble`] shows an image as people read it.
+//!
+//! What depends on the architecture stands in [`mod@x86_64`]; everything else is neutral.
+
+#![forbid(unsafe_code)]
+
+pub mod export;
+pub mod image;
+mod records;
+mod sections;
+pub mod symbols;
+
+use export::Export;
+use symbols::KernelSymbols;
+
+/// One program as one boot of a kernel holds it.
+#[derive(Clone, Copy, Debug)]
+pub struct Capture<'a> {
+    /// What the kernel part exported.
+    pub export: &'a Export,
+    /// The symbols of the same boot.
+    pub symbols: &'a KernelSymbols,
+}

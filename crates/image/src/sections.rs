@@ -1,0 +1,634 @@
+//! Images as bytes: the image section and the symbols section.
+//!
+//! There is one way to write an image: tables in the order of the header's fields, each padded
+//! to eight bytes, nothing else. [`Image::parse`] refuses everything that is written differently.
+
+use preverify_abi::image::{
+    self as abi, IMAGE_MAGIC, IMAGE_MAX_FUNCTIONS, IMAGE_MAX_SIZE, IMAGE_NATIVE, ImageHeader,
+    SYMBOLS_MAGIC, SymbolsHeader,
+};
+use preverify_abi::{ABI_VERSION, Range, Table};
+use thiserror::Error;
+use zerocopy::{Immutable, IntoBytes};
+
+use crate::export::Insn;
+use crate::image::{Form, Function, Image, Machine, Reloc, Symbol, Target};
+use crate::records::{BoundsError, header, range, table};
+
+/// All tables start at multiples of this.
+const ALIGNMENT: usize = 8;
+
+/// Bytes that a patched jump takes.
+const POKE_SIZE: usize = 5;
+
+const KNOWN_PROG_FLAGS: u64 = (abi::PROG_EXCEPTIONS << 1) - 1;
+const KNOWN_FUNCTION_FLAGS: u32 =
+    abi::FUNCTION_TAIL_CALL_REACHABLE | abi::FUNCTION_CHANGES_PKT_DATA;
+
+/// An image as a bundle holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sections {
+    /// The image.
+    pub image: Vec<u8>,
+    /// What its symbols mean in one kernel.
+    pub symbols: Vec<u8>,
+}
+
+/// An image that the kernel part would not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum TooLarge {
+    /// Too many bytes.
+    #[error("the image has {size} bytes; the kernel part reads images of up to {IMAGE_MAX_SIZE}")]
+    Size {
+        /// Bytes of the section.
+        size: usize,
+    },
+    /// Too many functions.
+    #[error("the image has {count} functions; a program can have {IMAGE_MAX_FUNCTIONS}")]
+    Functions {
+        /// Number of functions.
+        count: usize,
+    },
+}
+
+/// Bytes that are no image.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ImageError {
+    /// A table or range is out of bounds.
+    #[error("the {section} section is malformed: {source}")]
+    Bounds {
+        /// Which section.
+        section: &'static str,
+        /// What is out of bounds.
+        source: BoundsError,
+    },
+    /// Other magic bytes.
+    #[error("the {section} section starts with {found:02x?}, not with {expected:02x?}")]
+    Magic {
+        /// Which section.
+        section: &'static str,
+        /// The right bytes.
+        expected: [u8; 8],
+        /// The first bytes.
+        found: [u8; 8],
+    },
+    /// Another version of the ABI.
+    #[error(
+        "the {section} section has version {found} of the ABI; this program knows {ABI_VERSION}"
+    )]
+    Version {
+        /// Which section.
+        section: &'static str,
+        /// The section's version.
+        found: u32,
+    },
+    /// The size in the header is not the number of bytes.
+    #[error("the {section} section says that it has {expected} bytes, but {found} are there")]
+    Size {
+        /// Which section.
+        section: &'static str,
+        /// The header's word.
+        expected: u32,
+        /// Bytes there are.
+        found: usize,
+    },
+    /// Larger than the kernel part takes.
+    #[error(transparent)]
+    TooLarge(#[from] TooLarge),
+    /// Code for another machine.
+    #[error("the image holds code for ELF machine {found}, which this program does not know")]
+    Machine {
+        /// The ELF machine number.
+        found: u32,
+    },
+    /// No native code.
+    #[error("the image is of kind {found}; this program reads native images ({IMAGE_NATIVE})")]
+    Kind {
+        /// The kind.
+        found: u32,
+    },
+    /// A program has at least its entry.
+    #[error("the image has no function")]
+    NoFunctions,
+    /// Bits that nobody knows.
+    #[error("{owner} has unknown flags {flags:#x}")]
+    Flags {
+        /// Whose flags.
+        owner: String,
+        /// The unknown ones.
+        flags: u64,
+    },
+    /// More functions visible than there are.
+    #[error("the image says that {visible} functions are visible, but it has {functions}")]
+    VisibleFunctions {
+        /// The image's word.
+        visible: u32,
+        /// Functions there are.
+        functions: usize,
+    },
+    /// A relocation that cannot be.
+    #[error("relocation {index} of function {function}: {problem}")]
+    Reloc {
+        /// The function.
+        function: usize,
+        /// The relocation, counted from the function's first.
+        index: usize,
+        /// What is wrong.
+        problem: RelocProblem,
+    },
+    /// An exception table entry outside the function.
+    #[error(
+        "exception {index} of function {function} is at offset {offset} of {size} bytes of code"
+    )]
+    Extable {
+        /// The function.
+        function: usize,
+        /// The entry, counted from the function's first.
+        index: usize,
+        /// Its offset.
+        offset: u32,
+        /// Bytes of the function.
+        size: usize,
+    },
+    /// A tail call outside the program.
+    #[error("tail call {index} does not lie within function {function}")]
+    Poke {
+        /// The tail call.
+        index: usize,
+        /// The function that it names.
+        function: u32,
+    },
+    /// The image wants another number of symbols.
+    #[error("the image refers to {expected} symbols, its symbols section has {found}")]
+    SymbolCount {
+        /// The image's word.
+        expected: u32,
+        /// Symbols there are.
+        found: usize,
+    },
+    /// A symbol that cannot be.
+    #[error("symbol {index}: {problem}")]
+    Symbol {
+        /// The symbol.
+        index: usize,
+        /// What is wrong.
+        problem: &'static str,
+    },
+    /// Gaps, overlaps, padding or reserved fields that are not zero, unused names.
+    #[error("the {section} section is not written in the one way that images are written")]
+    NotCanonical {
+        /// Which section.
+        section: &'static str,
+    },
+}
+
+/// What is wrong with a relocation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum RelocProblem {
+    /// No such form.
+    #[error("unknown form {0}")]
+    Form(u16),
+    /// No such kind, or an index where there is nothing to choose from.
+    #[error("unknown kind {kind} with index {index}")]
+    Kind {
+        /// The kind.
+        kind: u16,
+        /// The index.
+        index: u32,
+    },
+    /// The index is out of bounds.
+    #[error("names entry {index} of {count}")]
+    Index {
+        /// The index.
+        index: u32,
+        /// Entries there are.
+        count: usize,
+    },
+    /// Absolute addresses need no relocation unless they are written relative to the code.
+    #[error("an absolute address is written in an absolute form")]
+    Absolute,
+    /// Outside the code, or not behind the one before.
+    #[error("the field at offset {0} is outside the code or not behind the one before")]
+    Place(u32),
+    /// The field must be zero.
+    #[error("the field at offset {0} of the code is not zero")]
+    NotZeroed(u32),
+}
+
+impl Image {
+    /// Writes the image; the same image is always the same bytes.
+    pub fn to_sections(&self) -> Result<Sections, TooLarge> {
+        if self.functions.len() > IMAGE_MAX_FUNCTIONS as usize {
+            return Err(TooLarge::Functions {
+                count: self.functions.len(),
+            });
+        }
+        Ok(Sections {
+            image: self.image_section()?,
+            symbols: self.symbols_section()?,
+        })
+    }
+
+    fn image_section(&self) -> Result<Vec<u8>, TooLarge> {
+        let mut functions = Vec::new();
+        let mut code = Vec::new();
+        let mut relocs = Vec::new();
+        let mut extable = Vec::new();
+        for function in &self.functions {
+            functions.push(abi::Function {
+                tag: function.tag,
+                code: range_of(code.len(), function.code.len())?,
+                relocs: range_of(relocs.len(), function.relocs.len())?,
+                extable: range_of(extable.len(), function.extable.len())?,
+                stack_depth: function.stack_depth.into(),
+                flags: function.flags.into(),
+            });
+            code.extend_from_slice(&function.code);
+            relocs.extend(function.relocs.iter().map(reloc_record));
+            extable.extend_from_slice(&function.extable);
+        }
+        let xlated: Vec<[u8; 8]> = self.xlated.iter().map(|insn| insn.to_bytes()).collect();
+
+        let mut writer = Writer::new::<ImageHeader>();
+        let header = ImageHeader {
+            magic: IMAGE_MAGIC,
+            version: ABI_VERSION.into(),
+            functions: writer.table(&functions)?,
+            code: writer.table(&code)?,
+            relocs: writer.table(&relocs)?,
+            extable: writer.table(&extable)?,
+            pokes: writer.table(&self.pokes)?,
+            xlated: writer.table(&xlated)?,
+            size: writer.size()?.into(),
+            arch: self.machine.number().into(),
+            kind: IMAGE_NATIVE.into(),
+            conclusions: self.conclusions,
+            symbol_count: word(self.symbols.len())?.into(),
+            reserved: 0.into(),
+        };
+        Ok(writer.finish(&header))
+    }
+
+    fn symbols_section(&self) -> Result<Vec<u8>, TooLarge> {
+        let mut symbols = Vec::new();
+        let mut strings = Vec::new();
+        for symbol in &self.symbols {
+            let (kind, value) = match symbol {
+                Symbol::Text { offset, .. } => (abi::SYMBOL_TEXT, *offset),
+                Symbol::Module { offset, .. } => (abi::SYMBOL_MODULE, *offset),
+            };
+            symbols.push(abi::Symbol {
+                kind: kind.into(),
+                name: word(strings.len())?.into(),
+                value: value.into(),
+            });
+            strings.extend_from_slice(symbol.name().as_bytes());
+            strings.push(0);
+        }
+        let mut writer = Writer::new::<SymbolsHeader>();
+        let header = SymbolsHeader {
+            magic: SYMBOLS_MAGIC,
+            version: ABI_VERSION.into(),
+            symbols: writer.table(&symbols)?,
+            strings: writer.table(&strings)?,
+            size: writer.size()?.into(),
+        };
+        Ok(writer.finish(&header))
+    }
+
+    /// Reads an image and its symbols; checks everything but the indices of maps, which only a
+    /// manifest knows.
+    pub fn parse(image: &[u8], symbols: &[u8]) -> Result<Self, ImageError> {
+        let parsed = parse_image(image, parse_symbols(symbols)?)?;
+        let canonical = parsed.to_sections()?;
+        if canonical.image != image {
+            return Err(ImageError::NotCanonical { section: "image" });
+        }
+        if canonical.symbols != symbols {
+            return Err(ImageError::NotCanonical { section: "symbols" });
+        }
+        Ok(parsed)
+    }
+}
+
+fn reloc_record(reloc: &Reloc) -> abi::Reloc {
+    let (kind, index) = reloc.target.number();
+    abi::Reloc {
+        offset: reloc.offset.into(),
+        form: reloc.form.number().into(),
+        kind: kind.into(),
+        index: index.into(),
+        reserved: 0.into(),
+        addend: reloc.addend.into(),
+    }
+}
+
+fn word(number: usize) -> Result<u32, TooLarge> {
+    match u32::try_from(number) {
+        Ok(word) if word <= IMAGE_MAX_SIZE => Ok(word),
+        _ => Err(TooLarge::Size { size: number }),
+    }
+}
+
+fn range_of(first: usize, count: usize) -> Result<Range, TooLarge> {
+    Ok(Range {
+        first: word(first)?.into(),
+        count: word(count)?.into(),
+    })
+}
+
+/// Puts tables one behind the other.
+struct Writer {
+    bytes: Vec<u8>,
+}
+
+impl Writer {
+    fn new<Header>() -> Self {
+        let mut writer = Self {
+            bytes: vec![0; size_of::<Header>()],
+        };
+        writer.pad();
+        writer
+    }
+
+    fn table<T: IntoBytes + Immutable>(&mut self, records: &[T]) -> Result<Table, TooLarge> {
+        let offset = word(self.bytes.len())?.into();
+        self.bytes.extend_from_slice(records.as_bytes());
+        self.pad();
+        Ok(Table {
+            offset,
+            count: word(records.len())?.into(),
+        })
+    }
+
+    fn pad(&mut self) {
+        self.bytes
+            .resize(self.bytes.len().next_multiple_of(ALIGNMENT), 0);
+    }
+
+    fn size(&self) -> Result<u32, TooLarge> {
+        word(self.bytes.len())
+    }
+
+    fn finish<Header: IntoBytes + Immutable>(mut self, header: &Header) -> Vec<u8> {
+        self.bytes[..size_of::<Header>()].copy_from_slice(header.as_bytes());
+        self.bytes
+    }
+}
+
+fn parse_image(bytes: &[u8], symbols: Vec<Symbol>) -> Result<Image, ImageError> {
+    const SECTION: &str = "image";
+    let bounds = |source| ImageError::Bounds {
+        section: SECTION,
+        source,
+    };
+    let head: &ImageHeader = header(bytes).map_err(bounds)?;
+    check_head(
+        SECTION,
+        bytes,
+        (head.magic, IMAGE_MAGIC),
+        head.version.get(),
+        head.size.get(),
+    )?;
+    let machine = Machine::from_number(head.arch.get()).ok_or(ImageError::Machine {
+        found: head.arch.get(),
+    })?;
+    if head.kind.get() != IMAGE_NATIVE {
+        return Err(ImageError::Kind {
+            found: head.kind.get(),
+        });
+    }
+    if usize::try_from(head.symbol_count.get()) != Ok(symbols.len()) {
+        return Err(ImageError::SymbolCount {
+            expected: head.symbol_count.get(),
+            found: symbols.len(),
+        });
+    }
+
+    let records: &[abi::Function] = table(bytes, "functions", head.functions).map_err(bounds)?;
+    let code: &[u8] = table(bytes, "code", head.code).map_err(bounds)?;
+    let relocs: &[abi::Reloc] = table(bytes, "relocs", head.relocs).map_err(bounds)?;
+    let extable: &[abi::Extable] = table(bytes, "extable", head.extable).map_err(bounds)?;
+    let pokes: &[abi::Poke] = table(bytes, "pokes", head.pokes).map_err(bounds)?;
+    let xlated: &[[u8; 8]] = table(bytes, "xlated", head.xlated).map_err(bounds)?;
+    if records.is_empty() {
+        return Err(ImageError::NoFunctions);
+    }
+    if records.len() > IMAGE_MAX_FUNCTIONS as usize {
+        return Err(TooLarge::Functions {
+            count: records.len(),
+        }
+        .into());
+    }
+    check_conclusions(&head.conclusions, records.len())?;
+
+    let mut functions = Vec::with_capacity(records.len());
+    for (index, record) in records.iter().enumerate() {
+        let owner = || format!("function {index}");
+        let unknown = record.flags.get() & !KNOWN_FUNCTION_FLAGS;
+        if unknown != 0 {
+            return Err(ImageError::Flags {
+                owner: owner(),
+                flags: unknown.into(),
+            });
+        }
+        let code = range(code, "code", record.code, owner).map_err(bounds)?;
+        let relocs = range(relocs, "relocs", record.relocs, owner).map_err(bounds)?;
+        let extable = range(extable, "extable", record.extable, owner).map_err(bounds)?;
+        check_extable(index, extable, code.len())?;
+        functions.push(Function {
+            tag: record.tag,
+            relocs: parse_relocs(index, relocs, code, records.len(), symbols.len())?,
+            code: code.to_vec(),
+            extable: extable.to_vec(),
+            stack_depth: record.stack_depth.get(),
+            flags: record.flags.get(),
+        });
+    }
+    for (index, poke) in pokes.iter().enumerate() {
+        if !is_within(poke, &functions) {
+            return Err(ImageError::Poke {
+                index,
+                function: poke.function.get(),
+            });
+        }
+    }
+    Ok(Image {
+        machine,
+        conclusions: head.conclusions,
+        functions,
+        pokes: pokes.to_vec(),
+        xlated: xlated.iter().copied().map(Insn::from_bytes).collect(),
+        symbols,
+    })
+}
+
+fn check_head(
+    section: &'static str,
+    bytes: &[u8],
+    (found, expected): ([u8; 8], [u8; 8]),
+    version: u32,
+    size: u32,
+) -> Result<(), ImageError> {
+    if found != expected {
+        return Err(ImageError::Magic {
+            section,
+            expected,
+            found,
+        });
+    }
+    if version != ABI_VERSION {
+        return Err(ImageError::Version {
+            section,
+            found: version,
+        });
+    }
+    if usize::try_from(size) != Ok(bytes.len()) {
+        return Err(ImageError::Size {
+            section,
+            expected: size,
+            found: bytes.len(),
+        });
+    }
+    Ok(word(bytes.len()).map(|_| ())?)
+}
+
+fn check_conclusions(conclusions: &abi::Conclusions, functions: usize) -> Result<(), ImageError> {
+    let unknown = conclusions.flags.get() & !KNOWN_PROG_FLAGS;
+    if unknown != 0 {
+        return Err(ImageError::Flags {
+            owner: "the program".to_owned(),
+            flags: unknown,
+        });
+    }
+    let visible = conclusions.visible_functions.get();
+    if usize::try_from(visible).map_or(true, |visible| visible > functions) {
+        return Err(ImageError::VisibleFunctions { visible, functions });
+    }
+    Ok(())
+}
+
+fn check_extable(function: usize, extable: &[abi::Extable], size: usize) -> Result<(), ImageError> {
+    for (index, entry) in extable.iter().enumerate() {
+        let offset = entry.offset.get();
+        if usize::try_from(offset).map_or(true, |offset| offset >= size) {
+            return Err(ImageError::Extable {
+                function,
+                index,
+                offset,
+                size,
+            });
+        }
+    }
+    Ok(())
+}
+
+fn is_within(poke: &abi::Poke, functions: &[Function]) -> bool {
+    let within = || {
+        let function = functions.get(usize::try_from(poke.function.get()).ok()?)?;
+        let target = usize::try_from(poke.target.get()).ok()?;
+        let bypass = usize::try_from(poke.bypass.get()).ok()?;
+        let bypass_target = usize::try_from(poke.bypass_target.get()).ok()?;
+        function.code.get(target..target.checked_add(POKE_SIZE)?)?;
+        function.code.get(bypass..bypass.checked_add(POKE_SIZE)?)?;
+        function.code.get(bypass_target..)
+    };
+    within().is_some()
+}
+
+fn parse_relocs(
+    function: usize,
+    records: &[abi::Reloc],
+    code: &[u8],
+    functions: usize,
+    symbols: usize,
+) -> Result<Vec<Reloc>, ImageError> {
+    let mut relocs = Vec::with_capacity(records.len());
+    let mut end = 0;
+    for (index, record) in records.iter().enumerate() {
+        let error = |problem| ImageError::Reloc {
+            function,
+            index,
+            problem,
+        };
+        let reloc = parse_reloc(record, functions, symbols).map_err(error)?;
+        let place = || {
+            let offset = usize::try_from(reloc.offset).ok()?;
+            let field = code.get(offset..offset.checked_add(reloc.form.size())?)?;
+            (offset >= end).then_some((offset, field))
+        };
+        let (offset, field) = place().ok_or(error(RelocProblem::Place(reloc.offset)))?;
+        if field.iter().any(|&byte| byte != 0) {
+            return Err(error(RelocProblem::NotZeroed(reloc.offset)));
+        }
+        end = offset + reloc.form.size();
+        relocs.push(reloc);
+    }
+    Ok(relocs)
+}
+
+fn parse_reloc(
+    record: &abi::Reloc,
+    functions: usize,
+    symbols: usize,
+) -> Result<Reloc, RelocProblem> {
+    let form = record.form.get();
+    let form = Form::from_number(form).ok_or(RelocProblem::Form(form))?;
+    let (kind, index) = (record.kind.get(), record.index.get());
+    let target = Target::from_number(kind, index).ok_or(RelocProblem::Kind { kind, index })?;
+    let check = |index: u32, count: usize| match usize::try_from(index) {
+        Ok(found) if found < count => Ok(()),
+        _ => Err(RelocProblem::Index { index, count }),
+    };
+    match target {
+        Target::Absolute if form != Form::Rel32 => return Err(RelocProblem::Absolute),
+        Target::Symbol(index) => check(index, symbols)?,
+        Target::Function(index) => check(index, functions)?,
+        Target::Absolute | Target::Map(_) | Target::MapValue(_) | Target::ProgAux => {}
+    }
+    Ok(Reloc {
+        offset: record.offset.get(),
+        form,
+        target,
+        addend: record.addend.get(),
+    })
+}
+
+fn parse_symbols(bytes: &[u8]) -> Result<Vec<Symbol>, ImageError> {
+    const SECTION: &str = "symbols";
+    let bounds = |source| ImageError::Bounds {
+        section: SECTION,
+        source,
+    };
+    let head: &SymbolsHeader = header(bytes).map_err(bounds)?;
+    check_head(
+        SECTION,
+        bytes,
+        (head.magic, SYMBOLS_MAGIC),
+        head.version.get(),
+        head.size.get(),
+    )?;
+    let records: &[abi::Symbol] = table(bytes, "symbols", head.symbols).map_err(bounds)?;
+    let strings: &[u8] = table(bytes, "strings", head.strings).map_err(bounds)?;
+    let mut symbols = Vec::with_capacity(records.len());
+    for (index, record) in records.iter().enumerate() {
+        let error = |problem| ImageError::Symbol { index, problem };
+        let name = name_at(strings, record.name.get())
+            .ok_or(error("its name is no text within the strings"))?;
+        let offset = record.value.get();
+        symbols.push(match record.kind.get() {
+            abi::SYMBOL_TEXT => Symbol::Text { name, offset },
+            abi::SYMBOL_MODULE if name.contains(':') => Symbol::Module { name, offset },
+            abi::SYMBOL_MODULE => return Err(error("its name is not `module:symbol`")),
+            _ => return Err(error("its kind is unknown")),
+        });
+    }
+    Ok(symbols)
+}
+
+fn name_at(strings: &[u8], offset: u32) -> Option<String> {
+    let strings = strings.get(usize::try_from(offset).ok()?..)?;
+    let end = strings.iter().position(|&byte| byte == 0)?;
+    Some(str::from_utf8(&strings[..end]).ok()?.to_owned())
+}

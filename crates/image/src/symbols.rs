@@ -1,0 +1,245 @@
+//! The symbols of a running kernel: `/proc/kallsyms` of one boot.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use thiserror::Error;
+
+/// The symbols of one boot, by address.
+///
+/// A place in the kernel image is identified by its offset from `_text`, which is the same in all
+/// boots of one build; names are for people, because many are not unique. A place in a module is
+/// identified by a name that is unique in the module.
+#[derive(Debug)]
+pub struct KernelSymbols {
+    kallsyms: String,
+    text: u64,
+    end: u64,
+    /// The kernel image's symbols, by address.
+    image: Vec<Entry>,
+    /// The modules' symbols, by address.
+    modules: Vec<ModuleEntry>,
+    /// The modules' symbols, by name: an index into `modules`, or none if the name is not unique.
+    by_name: HashMap<String, Option<usize>>,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    address: u64,
+    /// `A`, `T`, `D`: upper case is global.
+    kind: u8,
+    /// Where the name lies in the text.
+    name: Range<usize>,
+}
+
+#[derive(Clone, Debug)]
+struct ModuleEntry {
+    address: u64,
+    /// `module:symbol`.
+    name: String,
+}
+
+/// A text that is no usable `/proc/kallsyms`.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum SymbolsError {
+    /// A line is not `address type name`.
+    #[error("line {line} of the kernel's symbols is not `address type name`: `{text}`")]
+    Line {
+        /// Counted from one.
+        line: usize,
+        /// The line.
+        text: String,
+    },
+    /// A symbol is missing that bounds the kernel image.
+    #[error("the kernel's symbols lack `{symbol}`")]
+    Missing {
+        /// The symbol.
+        symbol: &'static str,
+    },
+    /// All addresses are zero.
+    #[error(
+        "the kernel hides the addresses of its symbols: read them as root with kernel.kptr_restrict=0"
+    )]
+    Hidden,
+    /// The kernel image ends before it starts.
+    #[error("the kernel's symbols say that `_end` ({end:#x}) is not behind `_text` ({text:#x})")]
+    Bounds {
+        /// `_text`.
+        text: u64,
+        /// `_end`.
+        end: u64,
+    },
+}
+
+impl KernelSymbols {
+    /// Reads the text of `/proc/kallsyms`.
+    pub fn parse(kallsyms: impl Into<String>) -> Result<Self, SymbolsError> {
+        let kallsyms = kallsyms.into();
+        let mut image = Vec::new();
+        let mut modules = Vec::new();
+        let (mut text, mut end) = (None, None);
+        let mut start = 0;
+        for (number, line) in kallsyms.split_inclusive('\n').enumerate() {
+            let parsed = parse_line(line.trim_end()).ok_or_else(|| SymbolsError::Line {
+                line: number + 1,
+                text: line.trim_end().to_owned(),
+            })?;
+            match parsed.module {
+                None => {
+                    match parsed.name {
+                        "_text" => text = Some(parsed.address),
+                        "_end" => end = Some(parsed.address),
+                        _ => {}
+                    }
+                    let name = start + parsed.name_offset;
+                    image.push(Entry {
+                        address: parsed.address,
+                        kind: parsed.kind,
+                        name: name..name + parsed.name.len(),
+                    });
+                }
+                Some(module) if is_loadable(module) => modules.push(ModuleEntry {
+                    address: parsed.address,
+                    name: format!("{module}:{}", parsed.name),
+                }),
+                Some(_) => {}
+            }
+            start += line.len();
+        }
+        let text = text.ok_or(SymbolsError::Missing { symbol: "_text" })?;
+        let end = end.ok_or(SymbolsError::Missing { symbol: "_end" })?;
+        if text == 0 {
+            return Err(SymbolsError::Hidden);
+        }
+        if end <= text {
+            return Err(SymbolsError::Bounds { text, end });
+        }
+        image.retain(|entry| (text..end).contains(&entry.address));
+        image.sort_by_key(|entry| entry.address);
+        modules.sort_by(|a, b| (a.address, &a.name).cmp(&(b.address, &b.name)));
+        let mut by_name = HashMap::new();
+        for (index, entry) in modules.iter().enumerate() {
+            by_name
+                .entry(entry.name.clone())
+                .and_modify(|found| *found = None)
+                .or_insert(Some(index));
+        }
+        Ok(Self {
+            kallsyms,
+            text,
+            end,
+            image,
+            modules,
+            by_name,
+        })
+    }
+
+    /// The address of `_text`.
+    pub fn text(&self) -> u64 {
+        self.text
+    }
+
+    /// The address of `_end`, the first byte behind the kernel image.
+    pub fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// How far behind `_text` an address of the kernel image lies.
+    pub fn image_offset(&self, address: u64) -> Option<u64> {
+        (self.text..self.end)
+            .contains(&address)
+            .then(|| address - self.text)
+    }
+
+    /// All names of exactly this place in the kernel image.
+    pub fn names_at(&self, address: u64) -> impl Iterator<Item = &str> {
+        let first = self.image.partition_point(|entry| entry.address < address);
+        self.image[first..]
+            .iter()
+            .take_while(move |entry| entry.address == address)
+            .map(|entry| self.name(entry))
+    }
+
+    /// What people call a place in the kernel image: a name, or a name and an offset.
+    ///
+    /// Of several names it takes a global one before a local one, then the shortest, then the
+    /// first in alphabetical order, so that all boots of one build agree.
+    pub fn describe(&self, address: u64) -> Option<String> {
+        self.image_offset(address)?;
+        let behind = self.image.partition_point(|entry| entry.address <= address);
+        let nearest = self.image[..behind].last()?.address;
+        let first = self.image.partition_point(|entry| entry.address < nearest);
+        let name = self.image[first..behind]
+            .iter()
+            .map(|entry| {
+                let name = self.name(entry);
+                (!entry.kind.is_ascii_uppercase(), name.len(), name)
+            })
+            .min()?
+            .2;
+        Some(match address - nearest {
+            0 => name.to_owned(),
+            offset => format!("{name}+{offset:#x}"),
+        })
+    }
+
+    /// The symbol of a module at exactly this address, as `module:symbol`; only names that are
+    /// unique in the module.
+    pub fn module_symbol(&self, address: u64) -> Option<&str> {
+        let first = self
+            .modules
+            .partition_point(|entry| entry.address < address);
+        self.modules[first..]
+            .iter()
+            .take_while(|entry| entry.address == address)
+            .map(|entry| entry.name.as_str())
+            .find(|name| matches!(self.by_name.get(*name), Some(Some(_))))
+    }
+
+    /// The address of a module's symbol, named `module:symbol`, if the name is unique.
+    pub fn module_address(&self, name: &str) -> Option<u64> {
+        let index = (*self.by_name.get(name)?)?;
+        Some(self.modules[index].address)
+    }
+
+    fn name(&self, entry: &Entry) -> &str {
+        &self.kallsyms[entry.name.clone()]
+    }
+}
+
+struct Line<'a> {
+    address: u64,
+    kind: u8,
+    name: &'a str,
+    name_offset: usize,
+    module: Option<&'a str>,
+}
+
+fn parse_line(line: &str) -> Option<Line<'_>> {
+    let (address, rest) = line.split_once(' ')?;
+    let (kind, rest) = rest.split_once(' ')?;
+    let &[kind] = kind.as_bytes() else {
+        return None;
+    };
+    let name_offset = line.len() - rest.len();
+    let (name, module) = match rest.split_once('\t') {
+        None => (rest, None),
+        Some((name, module)) => (name, Some(module.strip_prefix('[')?.strip_suffix(']')?)),
+    };
+    if name.is_empty() {
+        return None;
+    }
+    let address = u64::from_str_radix(address, 16).ok()?;
+    Some(Line {
+        address,
+        kind,
+        name,
+        name_offset,
+        module,
+    })
+}
+
+/// Not the kernel's own pretended modules: loaded BPF programs, trampolines of ftrace and kprobes.
+fn is_loadable(module: &str) -> bool {
+    module != "bpf" && !module.starts_with("__builtin__")
+}
