@@ -1,1 +1,8 @@
-//! Load pre-verified bundles on a device: library and preverify-load.
+//! Loads pre-verified bundles on a device: no verifier, no libbpf, no JIT is asked.
+
+#![deny(unsafe_code)]
+
+pub mod attach;
+pub mod kinds;
+#[expect(unsafe_code, reason = "system calls")]
+pub mod sys;

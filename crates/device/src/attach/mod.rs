@@ -1,0 +1,3 @@
+//! Attaching programs.
+
+pub mod plan;

@@ -1,0 +1,160 @@
+//! Names of the kernel's enumerations.
+
+use std::fmt;
+
+/// `enum bpf_prog_type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProgramType(pub u32);
+
+macro_rules! constants {
+    ($type:ident { $($name:ident = $value:literal, $shown:literal;)+ }) => {
+        impl $type {
+            $(#[doc = concat!("`", $shown, "`")] pub const $name: Self = Self($value);)+
+
+            /// The name, if this is one of those that are known here.
+            pub fn name(self) -> Option<&'static str> {
+                match self {
+                    $(Self::$name => Some($shown),)+
+                    _ => None,
+                }
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self.name() {
+                    Some(name) => f.pad(name),
+                    None => f.pad(&self.0.to_string()),
+                }
+            }
+        }
+    };
+}
+
+constants! { ProgramType {
+    SOCKET_FILTER = 1, "socket_filter";
+    KPROBE = 2, "kprobe";
+    SCHED_CLS = 3, "sched_cls";
+    SCHED_ACT = 4, "sched_act";
+    TRACEPOINT = 5, "tracepoint";
+    XDP = 6, "xdp";
+    PERF_EVENT = 7, "perf_event";
+    CGROUP_SKB = 8, "cgroup_skb";
+    CGROUP_SOCK = 9, "cgroup_sock";
+    LWT_IN = 10, "lwt_in";
+    LWT_OUT = 11, "lwt_out";
+    LWT_XMIT = 12, "lwt_xmit";
+    SOCK_OPS = 13, "sock_ops";
+    SK_SKB = 14, "sk_skb";
+    CGROUP_DEVICE = 15, "cgroup_device";
+    SK_MSG = 16, "sk_msg";
+    RAW_TRACEPOINT = 17, "raw_tracepoint";
+    CGROUP_SOCK_ADDR = 18, "cgroup_sock_addr";
+    LWT_SEG6LOCAL = 19, "lwt_seg6local";
+    LIRC_MODE2 = 20, "lirc_mode2";
+    SK_REUSEPORT = 21, "sk_reuseport";
+    FLOW_DISSECTOR = 22, "flow_dissector";
+    CGROUP_SYSCTL = 23, "cgroup_sysctl";
+    RAW_TRACEPOINT_WRITABLE = 24, "raw_tracepoint_writable";
+    CGROUP_SOCKOPT = 25, "cgroup_sockopt";
+    TRACING = 26, "tracing";
+    STRUCT_OPS = 27, "struct_ops";
+    EXT = 28, "ext";
+    LSM = 29, "lsm";
+    SK_LOOKUP = 30, "sk_lookup";
+    SYSCALL = 31, "syscall";
+    NETFILTER = 32, "netfilter";
+} }
+
+impl ProgramType {
+    /// Whether programs of this type attach to cgroups.
+    pub fn is_cgroup(self) -> bool {
+        [
+            Self::CGROUP_SKB,
+            Self::CGROUP_SOCK,
+            Self::SOCK_OPS,
+            Self::CGROUP_DEVICE,
+            Self::CGROUP_SOCK_ADDR,
+            Self::CGROUP_SYSCTL,
+            Self::CGROUP_SOCKOPT,
+        ]
+        .contains(&self)
+    }
+}
+
+/// `enum bpf_attach_type`: those that are treated apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttachType(pub u32);
+
+constants! { AttachType {
+    CGROUP_INET_INGRESS = 0, "cgroup_inet_ingress";
+    SK_SKB_STREAM_VERDICT = 5, "sk_skb_stream_verdict";
+    TRACE_ITER = 28, "trace_iter";
+    LSM_MAC = 27, "lsm_mac";
+    XDP = 37, "xdp";
+    PERF_EVENT = 41, "perf_event";
+    TRACE_KPROBE_MULTI = 42, "trace_kprobe_multi";
+    LSM_CGROUP = 43, "lsm_cgroup";
+    NETFILTER = 45, "netfilter";
+    TCX_INGRESS = 46, "tcx_ingress";
+    TCX_EGRESS = 47, "tcx_egress";
+    TRACE_KPROBE_SESSION = 56, "trace_kprobe_session";
+} }
+
+/// `enum bpf_map_type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MapType(pub u32);
+
+constants! { MapType {
+    HASH = 1, "hash";
+    ARRAY = 2, "array";
+    PROG_ARRAY = 3, "prog_array";
+    PERF_EVENT_ARRAY = 4, "perf_event_array";
+    PERCPU_HASH = 5, "percpu_hash";
+    PERCPU_ARRAY = 6, "percpu_array";
+    STACK_TRACE = 7, "stack_trace";
+    CGROUP_ARRAY = 8, "cgroup_array";
+    LRU_HASH = 9, "lru_hash";
+    LRU_PERCPU_HASH = 10, "lru_percpu_hash";
+    LPM_TRIE = 11, "lpm_trie";
+    ARRAY_OF_MAPS = 12, "array_of_maps";
+    HASH_OF_MAPS = 13, "hash_of_maps";
+    DEVMAP = 14, "devmap";
+    SOCKMAP = 15, "sockmap";
+    CPUMAP = 16, "cpumap";
+    XSKMAP = 17, "xskmap";
+    SOCKHASH = 18, "sockhash";
+    CGROUP_STORAGE = 19, "cgroup_storage";
+    REUSEPORT_SOCKARRAY = 20, "reuseport_sockarray";
+    PERCPU_CGROUP_STORAGE = 21, "percpu_cgroup_storage";
+    QUEUE = 22, "queue";
+    STACK = 23, "stack";
+    SK_STORAGE = 24, "sk_storage";
+    DEVMAP_HASH = 25, "devmap_hash";
+    STRUCT_OPS = 26, "struct_ops";
+    RINGBUF = 27, "ringbuf";
+    INODE_STORAGE = 28, "inode_storage";
+    TASK_STORAGE = 29, "task_storage";
+    BLOOM_FILTER = 30, "bloom_filter";
+    USER_RINGBUF = 31, "user_ringbuf";
+    CGRP_STORAGE = 32, "cgrp_storage";
+    ARENA = 33, "arena";
+} }
+
+impl MapType {
+    /// Whether each CPU has a value of its own.
+    pub fn is_per_cpu(self) -> bool {
+        [
+            Self::PERCPU_HASH,
+            Self::PERCPU_ARRAY,
+            Self::LRU_PERCPU_HASH,
+            Self::PERCPU_CGROUP_STORAGE,
+        ]
+        .contains(&self)
+    }
+
+    /// Whether the values are maps.
+    pub fn holds_maps(self) -> bool {
+        [Self::ARRAY_OF_MAPS, Self::HASH_OF_MAPS].contains(&self)
+    }
+}
