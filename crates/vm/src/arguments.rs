@@ -46,8 +46,6 @@ pub(crate) enum Memory<'a> {
 pub(crate) const PORT_FD: i32 = 3;
 pub(crate) const MONITOR_FD: i32 = 4;
 pub(crate) const CONSOLE_FD: i32 = 5;
-/// The file with the state of the devices, of a recorded or restored machine.
-pub(crate) const STATE_FD: i32 = 6;
 
 impl MachineSpec {
     /// QEMU's arguments.

@@ -1,6 +1,5 @@
 //! A running guest.
 
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::Child;
 use std::time::{Duration, Instant};
@@ -35,7 +34,7 @@ const END_LIMIT: Duration = Duration::from_secs(5);
 impl Machine {
     /// Boots a machine and waits until its agent answers.
     pub fn boot(spec: &MachineSpec, limit: Duration) -> Result<(Self, Hello), VmError> {
-        let mut machine = Self::start(spec, Memory::Private, None)?;
+        let mut machine = Self::start(spec, Memory::Private)?;
         let hello = machine.hello("boot", limit)?;
         Ok((machine, hello))
     }
@@ -79,20 +78,15 @@ impl Machine {
         self.qemu.id()
     }
 
-    pub(crate) fn start(
-        spec: &MachineSpec,
-        memory: Memory<'_>,
-        state: Option<(i32, OwnedFd)>,
-    ) -> Result<Self, VmError> {
+    pub(crate) fn start(spec: &MachineSpec, memory: Memory<'_>) -> Result<Self, VmError> {
         let (port, qemu_port) = pair()?;
         let (monitor, qemu_monitor) = pair()?;
         let (console, qemu_console) = pair()?;
-        let mut files = vec![
+        let files = vec![
             (PORT_FD, qemu_port.into()),
             (MONITOR_FD, qemu_monitor.into()),
             (CONSOLE_FD, qemu_console.into()),
         ];
-        files.extend(state);
         let mut qemu = start_qemu(spec.arguments(memory), files)?;
         let diagnostics = qemu.stderr.take().map(Tail::follow).unwrap_or_default();
         Ok(Self {

@@ -1,9 +1,13 @@
 //! The few commands of QEMU's monitor protocol (QMP) that machines need.
 
-use std::io::{self, Read, Write};
+use std::fs::File;
+use std::io::{self, IoSlice, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde_json::{Value, json};
 
 use crate::timed::Timed;
@@ -52,6 +56,38 @@ impl Monitor {
         Ok(monitor)
     }
 
+    /// Gives QEMU an open file, which later commands call `name`.
+    pub(crate) fn give_file(
+        &mut self,
+        name: &str,
+        file: &File,
+        deadline: Instant,
+    ) -> Result<(), MonitorError> {
+        let message = json!({ "execute": "getfd", "arguments": { "fdname": name } });
+        let message = format!("{message}\n");
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut files = SendAncillaryBuffer::new(&mut space);
+        let descriptors = [file.as_fd()];
+        assert!(
+            files.push(SendAncillaryMessage::ScmRights(&descriptors)),
+            "the buffer has room for one descriptor"
+        );
+        let sent = sendmsg(
+            &self.stream,
+            &[IoSlice::new(message.as_bytes())],
+            &mut files,
+            SendFlags::empty(),
+        )
+        .map_err(io::Error::from)?;
+        Timed {
+            stream: &self.stream,
+            deadline,
+        }
+        .write_all(&message.as_bytes()[sent..])?;
+        self.answer("getfd", deadline)?;
+        Ok(())
+    }
+
     /// Runs a command and returns what it returns.
     pub(crate) fn execute(
         &mut self,
@@ -65,6 +101,10 @@ impl Monitor {
             deadline,
         };
         timed.write_all(format!("{message}\n").as_bytes())?;
+        self.answer(command, deadline)
+    }
+
+    fn answer(&mut self, command: &str, deadline: Instant) -> Result<Value, MonitorError> {
         // Events come between the answers; nothing here depends on them.
         loop {
             let mut answer = self.receive(deadline)?;

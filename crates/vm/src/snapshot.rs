@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use preverify_protocol::Hello;
 use serde_json::{Value, json};
 
-use crate::arguments::{MachineSpec, Memory, STATE_FD};
+use crate::arguments::{MachineSpec, Memory};
 use crate::error::VmError;
 use crate::machine::Machine;
 use crate::monitor::{Monitor, MonitorError};
@@ -22,6 +22,7 @@ use crate::monitor::{Monitor, MonitorError};
 pub struct Recording {
     machine: Machine,
     snapshot: Snapshot,
+    state: File,
 }
 
 impl Recording {
@@ -37,14 +38,16 @@ impl Recording {
             .create_new(true)
             .open(snapshot.state())
             .map_err(file_error("create", &snapshot.state()))?;
-        let memory = snapshot.memory();
-        let mut machine = Machine::start(
-            spec,
-            Memory::Recorded(&memory),
-            Some((STATE_FD, state.into())),
-        )?;
+        let mut machine = Machine::start(spec, Memory::Recorded(&snapshot.memory()))?;
         let hello = machine.hello("boot", limit)?;
-        Ok((Self { machine, snapshot }, hello))
+        Ok((
+            Self {
+                machine,
+                snapshot,
+                state,
+            },
+            hello,
+        ))
     }
 
     /// The machine, to bring it to the state that the snapshot shall have.
@@ -57,7 +60,7 @@ impl Recording {
         const DURING: &str = "the saving of a snapshot";
         let deadline = Instant::now() + limit;
         let mut monitor = self.machine.monitor(DURING, limit)?;
-        write_state(&mut monitor, deadline)
+        write_state(&mut monitor, &self.state, deadline)
             .map_err(|error| self.machine.monitor_failed(DURING, limit, error))?;
         // QEMU must be gone before the files are what they stay.
         drop(self.machine);
@@ -93,14 +96,9 @@ impl Snapshot {
             File::open(self.state()).map_err(file_error("read the snapshot", &self.state()))?;
         // A missing file would be created, and the guest would find its memory empty.
         fs::metadata(self.memory()).map_err(file_error("read the snapshot", &self.memory()))?;
-        let memory = self.memory();
-        let mut machine = Machine::start(
-            spec,
-            Memory::Restored(&memory),
-            Some((STATE_FD, state.into())),
-        )?;
+        let mut machine = Machine::start(spec, Memory::Restored(&self.memory()))?;
         let mut monitor = machine.monitor(DURING, limit)?;
-        read_state(&mut monitor, deadline)
+        read_state(&mut monitor, &state, deadline)
             .map_err(|error| machine.monitor_failed(DURING, limit, error))?;
         Ok(machine)
     }
@@ -115,19 +113,19 @@ impl Snapshot {
 }
 
 /// Has QEMU stop the guest and write everything but the memory, which lies in its file.
-fn write_state(monitor: &mut Monitor, deadline: Instant) -> Result<(), MonitorError> {
+fn write_state(monitor: &mut Monitor, state: &File, deadline: Instant) -> Result<(), MonitorError> {
     monitor.execute("stop", json!({}), deadline)?;
     leave_memory_alone(monitor, deadline)?;
-    let arguments = json!({ "uri": format!("fd:{STATE_FD}") });
-    monitor.execute("migrate", arguments, deadline)?;
+    monitor.give_file("state", state, deadline)?;
+    monitor.execute("migrate", json!({ "uri": "fd:state" }), deadline)?;
     wait_for_migration(monitor, deadline)
 }
 
 /// Has QEMU read what [`write_state`] wrote, and let the guest run.
-fn read_state(monitor: &mut Monitor, deadline: Instant) -> Result<(), MonitorError> {
+fn read_state(monitor: &mut Monitor, state: &File, deadline: Instant) -> Result<(), MonitorError> {
     leave_memory_alone(monitor, deadline)?;
-    let arguments = json!({ "uri": format!("fd:{STATE_FD}") });
-    monitor.execute("migrate-incoming", arguments, deadline)?;
+    monitor.give_file("state", state, deadline)?;
+    monitor.execute("migrate-incoming", json!({ "uri": "fd:state" }), deadline)?;
     wait_for_migration(monitor, deadline)?;
     monitor.execute("cont", json!({}), deadline)?;
     Ok(())
