@@ -2,19 +2,31 @@
 
 #![forbid(unsafe_code)]
 
+mod bpf;
+mod corpus;
 mod header;
+mod packages;
+mod paths;
 mod run;
+mod setup;
 mod test;
 
 use std::error::Error;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 
 /// The project's own commands.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 enum Command {
+    /// Installs the Debian packages that are needed and missing, after saying which and why.
+    Setup,
+    /// Compiles the programs of `examples/` into `target/bpf/`.
+    Examples,
+    /// Real BPF objects to test on.
+    #[command(subcommand)]
+    Corpus(Corpus),
     /// Everything that passes before a landing.
     Test,
     /// Writes the kernel part's C header from `crates/abi`.
@@ -25,8 +37,17 @@ enum Command {
     },
 }
 
+#[derive(Subcommand)]
+enum Corpus {
+    /// Downloads, takes out and compiles the objects, in the cache (PREVERIFY_CACHE).
+    Build,
+}
+
 fn main() -> ExitCode {
     let outcome: Result<(), Box<dyn Error>> = match Command::parse() {
+        Command::Setup => setup::setup().map_err(Into::into),
+        Command::Examples => bpf::build_examples().map_err(Into::into),
+        Command::Corpus(Corpus::Build) => corpus::build().map_err(Into::into),
         Command::Test => test::test().map_err(Into::into),
         Command::Header { check } => header::header(check).map_err(Into::into),
     };
