@@ -13,6 +13,7 @@
 //! - [`image`]: one program made loadable, and the symbols that it needs from one kernel.
 //! - [`export`]: what the verifier VM's kernel part tells about a loaded program.
 //! - [`ioctl`]: how user space talks to the kernel part.
+//! - [`kinds`]: names of the kernel's enumerations, for people.
 //! - [`container`]: the `.pvb` file around a manifest, its signature and its sections. Kernels
 //!   never see it.
 #![no_std]
@@ -22,6 +23,7 @@ pub mod container;
 pub mod export;
 pub mod image;
 pub mod ioctl;
+pub mod kinds;
 pub mod manifest;
 
 use zerocopy::little_endian::U32;

@@ -3,6 +3,5 @@
 #![deny(unsafe_code)]
 
 pub mod attach;
-pub mod kinds;
 #[expect(unsafe_code, reason = "system calls")]
 pub mod sys;

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::kinds::{AttachType, ProgramType};
+use preverify_abi::kinds::{AttachType, ProgramType};
 
 /// The forms of [`Plan::parse`], one a line.
 pub const FORMS: &str = "\
