@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Where kernels differ. The features (PV_HAVE_*) come from Kbuild.include in this folder.
+ */
+#ifndef PV_COMPAT_H
+#define PV_COMPAT_H
+
+#include <linux/version.h>
+
+#if KERNEL_VERSION(6, 1, 0) > LINUX_VERSION_CODE
+#error "This kernel is older than 6.1, the oldest that the kernel part has been held against."
+#endif
+
+#if KERNEL_VERSION(6, 13, 0) <= LINUX_VERSION_CODE
+#error "This kernel is newer than 6.12, the newest that the kernel part has been held against."
+#endif
+
+#ifndef CONFIG_X86_64
+#error "The kernel part knows the JIT compiler of x86_64 only."
+#endif
+
+#ifndef CONFIG_BPF_JIT
+#error "The kernel must be built with CONFIG_BPF_JIT."
+#endif
+
+#ifndef CONFIG_KPROBES
+#error "The kernel must be built with CONFIG_KPROBES: unexported symbols are found through it."
+#endif
+
+#ifndef CONFIG_KALLSYMS_ALL
+#error "The kernel must be built with CONFIG_KALLSYMS_ALL: unexported data is found through it."
+#endif
+
+#endif /* PV_COMPAT_H */

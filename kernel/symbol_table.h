@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The unexported symbols that the kernel part uses. This file is included several times, with
+ * PV_FUNCTION(function) and PV_DATA(type, symbol) meaning something else each time: there is no
+ * guard against that. A function's prototype is the one in the kernel's headers; an array is
+ * here as its first element.
+ */
+
+/* Both roles. */
+PV_DATA(const char, _text);
+PV_DATA(const struct elf_note, __start_notes);
+PV_DATA(const struct elf_note, __stop_notes);
+PV_DATA(void (*const)(void), x86_return_thunk);
+PV_DATA(const int, bpf_jit_harden);
+#ifdef PV_HAVE_CFI_MODE
+PV_DATA(const enum cfi_mode, cfi_mode);
+#endif
+PV_FUNCTION(btf_is_kernel);
+
+#ifndef PV_ROLE_EXPORT
+/* The device. The JIT compiler's static jit_fill_hole() is not here: it sets bytes to 0xcc. */
+PV_DATA(const struct bpf_prog_ops *const, bpf_prog_types);
+PV_DATA(struct idr, prog_idr);
+PV_DATA(spinlock_t, prog_idr_lock);
+PV_FUNCTION(bpf_arch_poke_desc_update);
+PV_FUNCTION(bpf_arch_text_copy);
+PV_FUNCTION(bpf_check_attach_target);
+PV_FUNCTION(bpf_get_btf_vmlinux);
+PV_FUNCTION(bpf_jit_binary_pack_alloc);
+PV_FUNCTION(bpf_jit_binary_pack_finalize);
+PV_FUNCTION(bpf_jit_binary_pack_free);
+PV_FUNCTION(bpf_jit_binary_pack_hdr);
+PV_FUNCTION(bpf_prog_alloc_no_stats);
+PV_FUNCTION(bpf_prog_kallsyms_add);
+PV_FUNCTION(bpf_prog_new_fd);
+PV_FUNCTION(bpf_trampoline_get);
+PV_FUNCTION(bpf_user_rnd_init_once);
+PV_FUNCTION(btf_get);
+PV_FUNCTION(btf_obj_id);
+PV_FUNCTION(btf_put);
+PV_FUNCTION(get_callchain_buffers);
+PV_FUNCTION(perf_event_bpf_event);
+PV_FUNCTION(put_callchain_buffers);
+#ifdef CONFIG_CGROUP_BPF
+PV_FUNCTION(bpf_cgroup_storage_assign);
+#endif
+#ifdef PV_HAVE_PERCPU_KPTR
+PV_DATA(struct bpf_mem_alloc, bpf_global_percpu_ma);
+PV_FUNCTION(bpf_mem_alloc_percpu_init);
+PV_FUNCTION(bpf_mem_alloc_percpu_unit_init);
+#endif
+#ifdef CONFIG_SECURITY
+#ifdef PV_HAVE_SECURITY_BPF_PROG_LOAD
+PV_FUNCTION(security_bpf_prog_load);
+#else
+PV_FUNCTION(security_bpf_prog_alloc);
+#endif
+PV_FUNCTION(security_bpf_prog_free);
+#endif
+#endif /* !PV_ROLE_EXPORT */
+
+#ifndef PV_ROLE_DEVICE
+/* The verifier VM. */
+PV_FUNCTION(bpf_prog_get);
+#endif /* !PV_ROLE_DEVICE */
+
+#undef PV_FUNCTION
+#undef PV_DATA

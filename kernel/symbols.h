@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Everything of the kernel that the kernel part uses and that is not exported: symbol_table.h.
+ *
+ * pv_call(bpf_prog_new_fd)(prog) calls such a function; pv_data(prog_idr) is the address of
+ * such data. Both are ready once pv_symbols_resolve() has returned zero.
+ */
+#ifndef PV_SYMBOLS_H
+#define PV_SYMBOLS_H
+
+#include <linux/bpf-cgroup.h>
+#include <linux/bpf.h>
+#include <linux/bpf_mem_alloc.h>
+#include <linux/bpf_verifier.h>
+#include <linux/btf.h>
+#include <linux/elf.h>
+#include <linux/filter.h>
+#include <linux/idr.h>
+#include <linux/perf_event.h>
+#include <linux/security.h>
+#include <linux/spinlock.h>
+#include <linux/static_call.h>
+#include <asm/cfi.h>
+
+#include "compat/compat.h"
+
+#define PV_FUNCTION(function)	DECLARE_STATIC_CALL(pv_##function, function)
+#define PV_DATA(type, symbol)	extern __typeof__(type) *pv_data_##symbol
+#include "symbol_table.h"
+
+#define pv_call(function)	static_call(pv_##function)
+#define pv_data(symbol)		(pv_data_##symbol)
+
+/* Finds what this module's role needs; names in the kernel's log what is missing. */
+int pv_symbols_resolve(void);
+
+#endif /* PV_SYMBOLS_H */
