@@ -21,7 +21,7 @@
 DEFINE_STATIC_CALL_NULL(pv_kallsyms_lookup_name, kallsyms_lookup_name);
 
 #define PV_FUNCTION(function)	DEFINE_STATIC_CALL_NULL(pv_##function, function)
-#define PV_DATA(type, symbol)	__typeof__(type) *pv_data_##symbol __ro_after_init
+#define PV_DATA(type, symbol)	typeof(type) *pv_data_##symbol __ro_after_init
 #include "symbol_table.h"
 
 /* Where a probe on a function's name lands may be past its landing pad. */

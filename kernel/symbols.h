@@ -25,7 +25,7 @@
 #include "compat/compat.h"
 
 #define PV_FUNCTION(function)	DECLARE_STATIC_CALL(pv_##function, function)
-#define PV_DATA(type, symbol)	extern __typeof__(type) *pv_data_##symbol
+#define PV_DATA(type, symbol)	extern typeof(type) *pv_data_##symbol
 #include "symbol_table.h"
 
 #define pv_call(function)	static_call(pv_##function)
