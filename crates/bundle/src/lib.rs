@@ -17,6 +17,8 @@ mod error;
 mod layout;
 mod model;
 mod rules;
+#[cfg(feature = "sign")]
+mod signing;
 
 pub use builder::Builder;
 #[cfg(feature = "write")]
@@ -28,3 +30,8 @@ pub use model::{
     Target,
 };
 pub use preverify_abi::manifest::{Field, Fingerprint};
+#[cfg(feature = "sign")]
+pub use signing::{
+    Algorithm, Certificate, CertificateError, CmsError, KeyError, KeyId, Signed, Signer,
+    SignerError, VerifyError,
+};

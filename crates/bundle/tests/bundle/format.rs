@@ -1,11 +1,9 @@
 //! Whatever is written is read back the same; whatever is damaged is refused.
 
-mod common;
-
 use std::fs;
 use std::io::Cursor;
 
-use common::{arbitrary_bundle, bundle_of, rich_bundle};
+use crate::common::{arbitrary_bundle, bundle_of, rich_bundle};
 use preverify_bundle::{Bundle, FormatError, Manifest, Reader, SectionKind, Target};
 use proptest::prelude::*;
 

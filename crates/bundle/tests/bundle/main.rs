@@ -1,0 +1,5 @@
+//! Bundles as their users see them.
+
+mod common;
+mod format;
+mod signing;
