@@ -74,6 +74,9 @@ impl Insn {
     /// `BPF_LD | BPF_IMM | BPF_DW`: the first half of the only instruction of two halves.
     pub const LD_IMM64: u8 = 0x18;
 
+    /// `BPF_JMP | BPF_CALL`; the source register says whose function is called.
+    pub const CALL: u8 = 0x85;
+
     /// Reads one instruction.
     pub fn from_bytes(bytes: [u8; 8]) -> Self {
         let [code, registers, off0, off1, imm @ ..] = bytes;
@@ -99,6 +102,17 @@ impl Insn {
             imm2,
             imm3,
         ]
+    }
+
+    /// Whether it calls a kernel function by `BPF_PSEUDO_KFUNC_CALL`: not a helper, not one of the
+    /// program's own.
+    pub fn is_kernel_call(self) -> bool {
+        self.code == Self::CALL && self.source() == 2
+    }
+
+    /// Whether it calls one of the program's own functions (`BPF_PSEUDO_CALL`).
+    pub fn is_own_call(self) -> bool {
+        self.code == Self::CALL && self.source() == 1
     }
 
     /// The source register, which in [`Insn::LD_IMM64`] says what kind of value is loaded.

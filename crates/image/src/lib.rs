@@ -2,21 +2,35 @@
 //!
 //! A verifier VM's kernel part exports a loaded program ([`export`]), the kernel tells its symbols
 //! ([`symbols`]); both together are a [`Capture`]. From two captures of one program, taken in two
-//! boots of one kernel with different address layouts, [`discover`] makes an [`image::Image`]:
-//! the code with all addresses taken out, and the relocations that put them back. [`prove`] then
-//! relinks the serialised image ([`relink`]) with the addresses of a capture and compares the
+//! boots of one kernel with different address layouts, [`discover()`] makes an [`image::Image`]:
+//! the code with all addresses taken out, and the relocations that put them back. [`prove()`] then
+//! relinks the serialised image ([`relink()`]) with the addresses of a capture and compares the
 //! result with what that kernel's own JIT wrote, byte for byte. It shares no code with the
-//! discovery. [`disassemble`] shows an image as people read it.
+//! discovery. [`disassemble()`] shows an image as people read it.
 //!
-//! What depends on the architecture stands in [`mod@x86_64`]; everything else is neutral.
+//! What depends on the architecture stands in the module `x86_64`; everything else is neutral.
 
 #![forbid(unsafe_code)]
 
+mod disassemble;
+mod discover;
 pub mod export;
+mod hex;
 pub mod image;
+mod prove;
 mod records;
+mod relink;
 mod sections;
 pub mod symbols;
+#[cfg(test)]
+mod testing;
+mod x86_64;
+
+pub use disassemble::{Line, Relocation, disassemble};
+pub use discover::{At, DiscoverError, Obstacles, discover};
+pub use hex::Hex;
+pub use prove::{Proof, ProofError, prove};
+pub use relink::{Addresses, MapAddresses, Problem, RelinkError, Relinked, relink};
 
 use export::Export;
 use symbols::KernelSymbols;

@@ -151,6 +151,13 @@ impl KernelSymbols {
             .then(|| address - self.text)
     }
 
+    /// The address of the kernel image's symbol of this name, if the name is unique.
+    pub fn address_of(&self, name: &str) -> Option<u64> {
+        let mut found = self.image.iter().filter(|entry| self.name(entry) == name);
+        let address = found.next()?.address;
+        found.next().is_none().then_some(address)
+    }
+
     /// All names of exactly this place in the kernel image.
     pub fn names_at(&self, address: u64) -> impl Iterator<Item = &str> {
         let first = self.image.partition_point(|entry| entry.address < address);

@@ -1,0 +1,368 @@
+//! From two captures of one program to its image.
+//!
+//! Three witnesses say what an address is, and they must agree: the disassembly (this operand can
+//! hold an address), the two boots (in both, the operand is the address of the same thing), and the
+//! verified bytecode (an instruction loads that thing). Calls and jumps always go to addresses, so
+//! that the bytecode is not asked about them.
+//!
+//! The image depends on nothing that differs between boots. Two things are therefore not taken from
+//! the kernel: the bytecode that is kept has no addresses ([`bytecode::without_addresses`]), and
+//! the tags of functions, which the kernel computes over addresses, are computed here over the
+//! bytecode without them. The first function's tag is the program's.
+
+mod bytecode;
+mod error;
+mod function;
+mod places;
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+
+use preverify_abi::image as abi;
+use sha2::{Digest, Sha256};
+
+pub use self::error::{At, DiscoverError, Obstacles};
+
+use self::bytecode::{Loads, OwnCalls, without_addresses};
+use self::function::{Address, FunctionView};
+use crate::Capture;
+use crate::export::{self, Insn, Map};
+use crate::image::{Function, Image, Machine, Reloc, Symbol, Target};
+use crate::x86_64::operands::Code64;
+use crate::x86_64::pokes::is_pristine;
+
+/// Something as it is in each of the two boots.
+type Pair = [u64; 2];
+
+/// Makes a program's image from two captures, taken in two boots of one kernel with different
+/// address layouts.
+///
+/// The order of the captures does not matter, nor which two boots they are from.
+pub fn discover(a: Capture<'_>, b: Capture<'_>) -> Result<Image, DiscoverError> {
+    let both = Both {
+        a,
+        b,
+        call_bases: [a, b].map(|capture| capture.symbols.address_of("__bpf_call_base")),
+    };
+    both.check()?;
+    let functions = both.functions()?;
+    let (functions, symbols) = link(both, functions)?;
+    Ok(Image {
+        machine: Machine::X86_64,
+        conclusions: a.export.conclusions,
+        functions,
+        pokes: both.pokes()?,
+        xlated: both.clean_bytecode(
+            "the program's bytecode",
+            &a.export.xlated,
+            &b.export.xlated,
+            OwnCalls::Numbered,
+        )?,
+        symbols,
+    })
+}
+
+/// The two captures.
+#[derive(Clone, Copy)]
+struct Both<'a> {
+    a: Capture<'a>,
+    b: Capture<'a>,
+    /// What the immediates of calls are relative to.
+    call_bases: [Option<u64>; 2],
+}
+
+/// A function whose addresses are known, but not yet numbered.
+struct Draft {
+    function: Function,
+    addresses: Vec<Address>,
+}
+
+impl<'a> Both<'a> {
+    /// Whether these are two captures of one program, which an image can be made of.
+    fn check(self) -> Result<(), DiscoverError> {
+        let (a, b) = (self.a.export, self.b.export);
+        let obstacles = a.obstacles | b.obstacles;
+        if obstacles != 0 {
+            return Err(DiscoverError::Obstacles {
+                program: a.name.clone(),
+                obstacles: Obstacles(obstacles),
+            });
+        }
+        for capture in [self.a, self.b] {
+            let (exported, symbols) = (capture.export.text_address, capture.symbols.text());
+            if exported != symbols {
+                return Err(DiscoverError::OtherBoot {
+                    program: a.name.clone(),
+                    exported,
+                    symbols,
+                });
+            }
+        }
+        if a.text_address == b.text_address {
+            return Err(DiscoverError::SameLayout {
+                text: a.text_address,
+            });
+        }
+        let size = |capture: Capture<'_>| capture.symbols.end() - capture.symbols.text();
+        self.equal("the kernel's size", &size(self.a), &size(self.b))?;
+        self.equal("the program's name", &a.name, &b.name)?;
+        self.equal("the program's type", &a.prog_type, &b.prog_type)?;
+        self.equal(
+            "the expected attach type",
+            &a.expected_attach_type,
+            &b.expected_attach_type,
+        )?;
+        self.equal(
+            "the attach target's BTF id",
+            &a.attach_btf_id,
+            &b.attach_btf_id,
+        )?;
+        self.equal("the conclusions", &a.conclusions, &b.conclusions)?;
+        self.equal("the number of maps", &a.maps.len(), &b.maps.len())?;
+        for (index, (a, b)) in a.maps.iter().zip(&b.maps).enumerate() {
+            self.equal(format!("map {index}"), &geometry(a), &geometry(b))?;
+        }
+        let (a, b) = (&a.functions, &b.functions);
+        self.equal("the number of functions", &a.len(), &b.len())?;
+        for (index, (a, b)) in a.iter().zip(b).enumerate() {
+            let what = |part: &str| format!("{part} of function {index}");
+            self.equal(what("the bytes of code"), &a.code.len(), &b.code.len())?;
+            self.equal(what("the stack depth"), &a.stack_depth, &b.stack_depth)?;
+            self.equal(what("the flags"), &a.flags, &b.flags)?;
+            self.equal(what("the exception table"), &a.extable, &b.extable)?;
+        }
+        Ok(())
+    }
+
+    fn equal<T: PartialEq + Debug>(
+        self,
+        what: impl Into<String>,
+        a: &T,
+        b: &T,
+    ) -> Result<(), DiscoverError> {
+        if a == b {
+            return Ok(());
+        }
+        Err(DiscoverError::Differ {
+            program: self.program(),
+            what: what.into(),
+            a: format!("{a:?}"),
+            b: format!("{b:?}"),
+        })
+    }
+
+    fn functions(self) -> Result<Vec<Draft>, DiscoverError> {
+        let (a, b) = (&self.a.export.functions, &self.b.export.functions);
+        let pairs = a.iter().zip(b).enumerate();
+        pairs
+            .map(|(index, (a, b))| self.function(index, a, b))
+            .collect()
+    }
+
+    fn function(
+        self,
+        index: usize,
+        a: &export::Function,
+        b: &export::Function,
+    ) -> Result<Draft, DiscoverError> {
+        let clean = self.clean_bytecode(
+            &format!("the bytecode of function {index}"),
+            &a.insns,
+            &b.insns,
+            OwnCalls::Addressed,
+        )?;
+        let several = self.a.export.functions.len() > 1;
+        let view = FunctionView {
+            both: self,
+            index,
+            a: code(a),
+            b: code(b),
+            loads: Loads::of(&a.insns, &b.insns, several),
+        };
+        let addresses = view.addresses()?;
+        let mut bytes = a.code.clone();
+        for address in &addresses {
+            let start = address.offset as usize;
+            bytes[start..start + address.form.size()].fill(0);
+        }
+        Ok(Draft {
+            function: Function {
+                tag: match index {
+                    0 => self.a.export.conclusions.tag,
+                    _ => tag(&clean),
+                },
+                code: bytes,
+                relocs: Vec::new(),
+                extable: a.extable.clone(),
+                stack_depth: a.stack_depth,
+                flags: a.flags,
+            },
+            addresses,
+        })
+    }
+
+    /// The bytecode without addresses; whatever else differs is refused.
+    fn clean_bytecode(
+        self,
+        what: &str,
+        a: &[Insn],
+        b: &[Insn],
+        own_calls: OwnCalls,
+    ) -> Result<Vec<Insn>, DiscoverError> {
+        self.equal(format!("the length of {what}"), &a.len(), &b.len())?;
+        let clean = |capture: Capture<'_>, base: Option<u64>, insns, other| {
+            without_addresses(insns, other, own_calls, |distance| {
+                let callee = base.map(|base| base.wrapping_add_signed(distance.into()));
+                callee.is_none_or(|callee| capture.symbols.image_offset(callee).is_none())
+            })
+        };
+        let [base_a, base_b] = self.call_bases;
+        let clean_a = clean(self.a, base_a, a, b);
+        let clean_b = clean(self.b, base_b, b, a);
+        for (index, (a, b)) in clean_a.iter().zip(&clean_b).enumerate() {
+            self.equal(format!("instruction {index} of {what}"), a, b)?;
+        }
+        Ok(clean_a)
+    }
+
+    fn pokes(self) -> Result<Vec<abi::Poke>, DiscoverError> {
+        let pokes = |capture: Capture<'_>| -> Result<Vec<abi::Poke>, DiscoverError> {
+            let pokes = capture.export.pokes.iter().enumerate();
+            pokes
+                .map(|(index, poke)| {
+                    relative_poke(capture, poke).map_err(|problem| DiscoverError::Poke {
+                        program: self.program(),
+                        index,
+                        problem,
+                    })
+                })
+                .collect()
+        };
+        let (a, b) = (pokes(self.a)?, pokes(self.b)?);
+        self.equal("the tail calls", &a, &b)?;
+        Ok(a)
+    }
+
+    fn program(self) -> String {
+        self.a.export.name.clone()
+    }
+}
+
+/// What two captures of one map have in common.
+fn geometry(map: &Map) -> impl PartialEq + Debug {
+    let record = &map.record;
+    (
+        [
+            record.map_type,
+            record.key_size,
+            record.value_size,
+            record.max_entries,
+            record.map_flags,
+            record.flags,
+        ],
+        [
+            record.inner_map_type,
+            record.inner_key_size,
+            record.inner_value_size,
+            record.inner_max_entries,
+            record.inner_map_flags,
+        ],
+        record.map_extra,
+        map.values().map(|(_, span)| span),
+        map.fields.clone(),
+        map.inner_fields.clone(),
+    )
+}
+
+fn code(function: &export::Function) -> Code64<'_> {
+    Code64 {
+        address: function.address,
+        bytes: &function.code,
+    }
+}
+
+/// The kernel's tags are the first eight bytes of a digest over the bytecode with its addresses.
+fn tag(insns: &[Insn]) -> [u8; 8] {
+    let mut digest = Sha256::new();
+    for insn in insns {
+        digest.update(insn.to_bytes());
+    }
+    let digest = digest.finalize();
+    std::array::from_fn(|index| digest[index])
+}
+
+fn relative_poke(capture: Capture<'_>, poke: &export::Poke) -> Result<abi::Poke, &'static str> {
+    let export = capture.export;
+    // The main program's `aux` stands for its first function.
+    let index = poke.function.unwrap_or(0);
+    let function = export.functions.get(index);
+    let function = function.ok_or("it belongs to no function")?;
+    let offset = |address: u64| {
+        let offset = address.wrapping_sub(function.address);
+        u32::try_from(offset).map_err(|_| "it lies outside of its function")
+    };
+    let (target, bypass) = (offset(poke.target)?, offset(poke.bypass)?);
+    let bypass_target = offset(poke.bypass_target)?;
+    if !is_pristine(&function.code, target, bypass, bypass_target) {
+        return Err("the places to patch hold other instructions");
+    }
+    let map = export.maps.iter().position(|map| map.address() == poke.map);
+    let number = |index: Option<usize>| index.and_then(|index| u32::try_from(index).ok());
+    Ok(abi::Poke {
+        function: number(Some(index))
+            .ok_or("its function has no number")?
+            .into(),
+        target: target.into(),
+        bypass: bypass.into(),
+        bypass_target: bypass_target.into(),
+        map: number(map)
+            .ok_or("its prog array is none of the program's maps")?
+            .into(),
+        key: poke.key.into(),
+        insn_idx: poke.insn_idx.into(),
+        adjust: poke.adjust.into(),
+    })
+}
+
+/// Numbers the symbols, and makes relocations of addresses.
+fn link(both: Both<'_>, drafts: Vec<Draft>) -> Result<(Vec<Function>, Vec<Symbol>), DiscoverError> {
+    let mut symbols = BTreeMap::new();
+    for address in drafts.iter().flat_map(|draft| &draft.addresses) {
+        let Some(place) = &address.place else {
+            continue;
+        };
+        if let Some(symbol) = place.symbol(both.a) {
+            both.equal("a symbol", &Some(&symbol), &place.symbol(both.b).as_ref())?;
+            symbols.insert(place.clone(), (0, symbol));
+        }
+    }
+    for (number, (index, _)) in (0..).zip(symbols.values_mut()) {
+        *index = number;
+    }
+    let reloc = |address: &Address| {
+        let (target, addend) = match &address.place {
+            None => (Target::Absolute, address.value.cast_signed()),
+            Some(place) => match (place.target(), symbols.get(place)) {
+                (Some(target), _) => target,
+                (None, symbol) => (Target::Symbol(symbol.map_or(u32::MAX, |found| found.0)), 0),
+            },
+        };
+        Reloc {
+            offset: address.offset,
+            form: address.form,
+            target,
+            addend: addend.wrapping_sub(address.bias),
+        }
+    };
+    let functions = drafts
+        .into_iter()
+        .map(|draft| Function {
+            relocs: draft.addresses.iter().map(reloc).collect(),
+            ..draft.function
+        })
+        .collect();
+    Ok((
+        functions,
+        symbols.into_values().map(|found| found.1).collect(),
+    ))
+}

@@ -1,0 +1,370 @@
+//! Programs as a JIT would write them, in boots as a kernel would lay them out.
+
+use preverify_abi::export::ExportMap;
+use preverify_abi::image::{Conclusions, Extable};
+
+use crate::Capture;
+use crate::export::{Export, Function, Insn, Map, Poke};
+use crate::symbols::KernelSymbols;
+
+/// Where `__bpf_call_base` is, from `_text`.
+pub(crate) const CALL_BASE: u64 = 0x30_0000;
+/// A helper.
+pub(crate) const HELPER: u64 = 0x31_2340;
+/// A variable of the kernel.
+pub(crate) const JIFFIES: u64 = 0x180_4000;
+/// The thunk that functions return through.
+pub(crate) const RETURN_THUNK: u64 = 0xc0_0100;
+/// The size of the kernel image.
+const IMAGE_SIZE: u64 = 0x280_0000;
+/// The bytes that a map's values span.
+pub(crate) const SPAN: u64 = 0x100;
+
+/// A piece of a function.
+#[derive(Clone, Debug)]
+pub(crate) enum Piece {
+    /// Instructions without addresses, and what they are compiled from.
+    Plain(&'static [u8], Vec<Insn>),
+    /// A call of a helper, by its offset from `_text`.
+    Helper(u64),
+    /// A call of a function of the program.
+    Call(usize),
+    /// A call of `testmod:function`.
+    ModuleCall,
+    /// A jump to a thunk, by its offset from `_text`.
+    Thunk(u64),
+    /// A register is set to a map.
+    Map(usize),
+    /// A register is set to a byte of a map's values.
+    Value(usize, u64),
+    /// A register is set to a place in the kernel image, by its offset from `_text`.
+    Symbol(u64),
+    /// A register is set to a function of the program.
+    Callback(usize),
+    /// A register is set to the program's `aux`.
+    Aux,
+    /// A register is set to a pointer that nobody knows.
+    Stray,
+    /// A register is set to a constant, by a 64-bit load.
+    Constant(u64),
+    /// A register is set to a constant, by a move of 32 bits.
+    Move(i32),
+    /// The depth of calls is counted, in a per-CPU variable.
+    CallDepth(u32),
+    /// A direct tail call through a map.
+    TailCall(usize),
+}
+
+/// The addresses of one boot.
+#[derive(Clone, Debug)]
+pub(crate) struct Layout {
+    pub(crate) text: u64,
+    pub(crate) functions: Vec<u64>,
+    pub(crate) maps: Vec<u64>,
+    pub(crate) values: Vec<u64>,
+    pub(crate) aux: u64,
+    pub(crate) module: u64,
+    pub(crate) stray: u64,
+}
+
+impl Layout {
+    /// The layout of a boot with this number; no two of them share an address.
+    pub(crate) fn new(boot: u32) -> Self {
+        let boot = u64::from(boot);
+        let (linear, vmalloc) = (
+            0xffff_8880_0000_0000 + (boot << 30),
+            0xffff_c900_0000_0000 + (boot << 30),
+        );
+        let modules = 0xffff_ffff_c000_0000 + (boot << 16);
+        Self {
+            text: 0xffff_ffff_8000_0000 + (boot << 21),
+            // Not in the order of their numbers, and at unequal distances.
+            functions: (0..8).map(|i| modules + 0x8000 + (i ^ 5) * 0x1240 + boot * 64 * i).collect(),
+            maps: (0..8).map(|i| linear + (i ^ 3) * 0x8_0400).collect(),
+            values: (0..8).map(|i| vmalloc + (i ^ 6) * SPAN).collect(),
+            aux: linear + 0x7777_7000,
+            module: modules + 0x6000,
+            stray: linear + 0x3333_3300,
+        }
+    }
+
+    pub(crate) fn symbols(&self) -> KernelSymbols {
+        let at = |offset: u64| self.text + offset;
+        let text = format!(
+            "0000000000000000 A __per_cpu_start\n\
+             {:016x} T _text\n\
+             {:016x} T __bpf_call_base\n\
+             {:016x} T bpf_helper\n\
+             {:016x} T __x86_return_thunk\n\
+             {:016x} D jiffies\n\
+             {:016x} D jiffies_64\n\
+             {:016x} B _end\n\
+             {:016x} t function\t[testmod]\n\
+             {:016x} t bpf_prog_0011223344556677_other\t[bpf]\n",
+            self.text,
+            at(CALL_BASE),
+            at(HELPER),
+            at(RETURN_THUNK),
+            at(JIFFIES),
+            at(JIFFIES),
+            at(IMAGE_SIZE),
+            self.module,
+            self.module + 0x200,
+        );
+        KernelSymbols::parse(text).unwrap()
+    }
+}
+
+/// A program, and its symbols, as one boot holds it.
+pub(crate) struct Boot {
+    pub(crate) export: Export,
+    pub(crate) symbols: KernelSymbols,
+}
+
+impl Boot {
+    pub(crate) fn new(functions: &[Vec<Piece>], layout: &Layout) -> Self {
+        Self {
+            export: export(functions, layout),
+            symbols: layout.symbols(),
+        }
+    }
+
+    pub(crate) fn capture(&self) -> Capture<'_> {
+        Capture {
+            export: &self.export,
+            symbols: &self.symbols,
+        }
+    }
+}
+
+/// The same program in two boots.
+pub(crate) fn two_boots(functions: &[Vec<Piece>]) -> [Boot; 2] {
+    [3, 17].map(|boot| Boot::new(functions, &Layout::new(boot)))
+}
+
+fn export(functions: &[Vec<Piece>], layout: &Layout) -> Export {
+    let mut pokes = Vec::new();
+    let several = functions.len() > 1;
+    let built: Vec<Function> = functions
+        .iter()
+        .enumerate()
+        .map(|(index, pieces)| {
+            let mut writer = Writer {
+                layout,
+                index,
+                code: vec![0x0f, 0x1f, 0x44, 0x00, 0x00, 0x55, 0x48, 0x89, 0xe5],
+                insns: Vec::new(),
+                pokes: &mut pokes,
+            };
+            pieces.iter().for_each(|piece| writer.piece(piece));
+            writer.code.extend([0xc9, 0xc3, 0xcc]);
+            writer.insns.push(Insn {
+                code: 0x95,
+                ..Insn::default()
+            });
+            let Writer { code, mut insns, .. } = writer;
+            if !several {
+                wipe_kinds(&mut insns);
+            }
+            Function {
+                address: layout.functions[index],
+                tag: layout.text.to_le_bytes(),
+                code,
+                insns,
+                extable: vec![Extable {
+                    offset: 5.into(),
+                    fixup: 0x5003.into(),
+                    data: 21.into(),
+                    reserved: 0.into(),
+                }],
+                stack_depth: 16,
+                flags: 0,
+            }
+        })
+        .collect();
+    let xlated = built.iter().flat_map(|function| function.insns.clone());
+    let mut xlated: Vec<Insn> = xlated.collect();
+    wipe_kinds(&mut xlated);
+    for insn in xlated.iter_mut().filter(|insn| insn.is_own_call()) {
+        insn.imm = insn.off.into();
+    }
+    Export {
+        name: "program".to_owned(),
+        prog_type: 6,
+        expected_attach_type: 37,
+        attach_btf_id: 0,
+        obstacles: 0,
+        conclusions: Conclusions {
+            verified_insns: 123.into(),
+            visible_functions: u32::try_from(functions.len()).unwrap().into(),
+            tag: *b"program!",
+            ..Conclusions::default()
+        },
+        aux_address: layout.aux,
+        text_address: layout.text,
+        functions: built,
+        pokes,
+        xlated,
+        maps: layout.maps.iter().zip(&layout.values).map(map).collect(),
+    }
+}
+
+fn map((&address, &values): (&u64, &u64)) -> Map {
+    Map {
+        record: ExportMap {
+            address: address.into(),
+            value_address: values.into(),
+            value_span: SPAN.into(),
+            id: u32::try_from(address >> 8 & 0xffff).unwrap().into(),
+            map_type: 2.into(),
+            key_size: 4.into(),
+            value_size: 256.into(),
+            max_entries: 1.into(),
+            ..ExportMap::default()
+        },
+        fields: Vec::new(),
+        inner_fields: Vec::new(),
+    }
+}
+
+fn wipe_kinds(insns: &mut [Insn]) {
+    for insn in insns.iter_mut().filter(|insn| insn.code == Insn::LD_IMM64) {
+        insn.registers &= 0x0f;
+    }
+}
+
+struct Writer<'a> {
+    layout: &'a Layout,
+    index: usize,
+    code: Vec<u8>,
+    insns: Vec<Insn>,
+    pokes: &'a mut Vec<Poke>,
+}
+
+impl Writer<'_> {
+    fn piece(&mut self, piece: &Piece) {
+        let layout = self.layout;
+        match *piece {
+            Piece::Plain(bytes, ref insns) => {
+                self.code.extend(bytes);
+                self.insns.extend(insns);
+            }
+            Piece::Helper(offset) => {
+                self.branch(0xe8, layout.text + offset);
+                self.call(0, 0, layout.text + offset);
+            }
+            Piece::Call(function) => {
+                self.branch(0xe8, layout.functions[function]);
+                self.call(1, function, layout.functions[function]);
+            }
+            Piece::ModuleCall => {
+                self.branch(0xe8, layout.module);
+                self.call(2, 0, layout.module);
+            }
+            Piece::Thunk(offset) => self.branch(0xe9, layout.text + offset),
+            Piece::Map(map) => self.load(1, layout.maps[map]),
+            Piece::Value(map, offset) => self.load(2, layout.values[map] + offset),
+            Piece::Symbol(offset) => self.load(3, layout.text + offset),
+            Piece::Callback(function) => self.load(4, layout.functions[function]),
+            Piece::Aux => self.load(0, layout.aux),
+            Piece::Stray => self.load(0, layout.stray),
+            Piece::Constant(value) => self.load(0, value),
+            Piece::Move(value) => {
+                self.insns.push(Insn {
+                    code: 0xb7,
+                    registers: 1,
+                    off: 0,
+                    imm: value,
+                });
+                self.set_register(i64::from(value).cast_unsigned());
+            }
+            Piece::CallDepth(variable) => {
+                self.code.extend([0x65, 0x48, 0xc1, 0x3d]);
+                let end = self.position() + 5;
+                self.word(u64::from(variable).wrapping_sub(end));
+                self.code.push(0x05);
+            }
+            Piece::TailCall(map) => self.tail_call(map),
+        }
+    }
+
+    fn position(&self) -> u64 {
+        self.layout.functions[self.index] + self.code.len() as u64
+    }
+
+    /// The low four bytes of a number that fits, sign-extended.
+    fn word(&mut self, value: u64) {
+        let word = i32::try_from(value.cast_signed()).unwrap();
+        self.code.extend(word.to_le_bytes());
+    }
+
+    fn branch(&mut self, opcode: u8, target: u64) {
+        self.code.push(opcode);
+        self.word(target.wrapping_sub(self.position() + 4));
+    }
+
+    fn call(&mut self, kind: u8, number: usize, target: u64) {
+        let base = self.layout.text + CALL_BASE;
+        self.insns.push(Insn {
+            code: Insn::CALL,
+            registers: kind << 4,
+            off: i16::try_from(number).unwrap(),
+            imm: i32::try_from(target.wrapping_sub(base).cast_signed()).unwrap(),
+        });
+    }
+
+    fn load(&mut self, kind: u8, value: u64) {
+        let bytes = value.to_le_bytes();
+        let half = |index: usize| i32::from_le_bytes(*bytes[index..].first_chunk().unwrap());
+        self.insns.push(Insn {
+            code: Insn::LD_IMM64,
+            registers: kind << 4 | 1,
+            off: 0,
+            imm: half(0),
+        });
+        self.insns.push(Insn {
+            imm: half(4),
+            ..Insn::default()
+        });
+        self.set_register(value);
+    }
+
+    /// As `emit_mov_imm64()` does for `rdi`.
+    fn set_register(&mut self, value: u64) {
+        if let Ok(word) = u32::try_from(value) {
+            self.code.push(0xbf);
+            self.code.extend(word.to_le_bytes());
+        } else if i32::try_from(value.cast_signed()).is_ok() {
+            self.code.extend([0x48, 0xc7, 0xc7]);
+            self.word(value);
+        } else {
+            self.code.extend([0x48, 0xbf]);
+            self.code.extend(value.to_le_bytes());
+        }
+    }
+
+    /// As `emit_bpf_tail_call_direct()` does, after the checks of the counter.
+    fn tail_call(&mut self, map: usize) {
+        let bypass = self.position();
+        let target = bypass + 5 + 6;
+        self.branch(0xe9, target + 5);
+        self.code.extend([0x48, 0x83, 0x00, 0x01, 0x58, 0x58]);
+        self.code.extend([0x0f, 0x1f, 0x44, 0x00, 0x00]);
+        self.insns.push(Insn {
+            code: 0xf5,
+            registers: 0,
+            off: 0,
+            imm: 1,
+        });
+        self.pokes.push(Poke {
+            target,
+            bypass,
+            bypass_target: target + 5,
+            map: self.layout.maps[map],
+            key: 2,
+            function: (self.index > 0).then_some(self.index),
+            insn_idx: 7,
+            adjust: 12,
+        });
+    }
+}

@@ -1,0 +1,177 @@
+//! Disassembly of one function as two boots hold it: the operands that can be addresses.
+
+use std::ops::Range;
+
+use iced_x86::{Code, ConstantOffsets, Instruction, OpKind, Register};
+
+use super::listing::decoder;
+use crate::image::Form;
+
+/// One function's bytes, and the address of the first.
+#[derive(Clone, Copy)]
+pub(crate) struct Code64<'a> {
+    pub(crate) address: u64,
+    pub(crate) bytes: &'a [u8],
+}
+
+/// A field of an instruction that can hold an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Operand {
+    /// The whole instruction, in bytes from the start of the function.
+    pub(crate) instruction: Range<usize>,
+    /// Bytes from the start of the function to the field.
+    pub(crate) offset: usize,
+    pub(crate) form: Form,
+    pub(crate) kind: OperandKind,
+    /// The address that is meant, in each boot.
+    pub(crate) values: [u64; 2],
+    /// What the field is relative to, seen from the field: the end of its instruction.
+    pub(crate) bias: i64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OperandKind {
+    /// Where a call or a jump goes.
+    Branch,
+    /// What a register is set to.
+    Immediate,
+    /// A per-CPU variable, addressed relative to the instruction.
+    PerCpu,
+}
+
+/// Why two functions are not the same code at other addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Obstruction {
+    /// No instruction starts here.
+    Undecodable { offset: usize },
+    /// The instructions differ in more than operands.
+    Differs { instruction: Range<usize> },
+    /// An operand that cannot be what it should be in both boots.
+    Unknown {
+        instruction: Range<usize>,
+        /// The addresses in both boots.
+        values: [u64; 2],
+        /// What it should be.
+        role: &'static str,
+    },
+}
+
+/// All operands of a function that can be addresses, by rising offset. Outside of them, both
+/// functions are equal.
+///
+/// The functions have the same length.
+pub(crate) fn operands(a: Code64<'_>, b: Code64<'_>) -> Result<Vec<Operand>, Obstruction> {
+    let mut found = Vec::new();
+    let mut decoder = decoder(a);
+    while decoder.can_decode() {
+        let start = decoder.position();
+        let instruction = decoder.decode();
+        if instruction.is_invalid() {
+            return Err(Obstruction::Undecodable { offset: start });
+        }
+        let range = start..decoder.position();
+        let offsets = decoder.get_constant_offsets(&instruction);
+        let operand = operand(&instruction, &offsets, range.clone(), a, b)?;
+        let field = match &operand {
+            Some(operand) => operand.offset..operand.offset + operand.form.size(),
+            None => range.end..range.end,
+        };
+        let same = |part: Range<usize>| a.bytes.get(part.clone()) == b.bytes.get(part);
+        if !same(range.start..field.start) || !same(field.end..range.end) {
+            return Err(Obstruction::Differs { instruction: range });
+        }
+        found.extend(operand);
+    }
+    Ok(found)
+}
+
+fn operand(
+    instruction: &Instruction,
+    offsets: &ConstantOffsets,
+    range: Range<usize>,
+    a: Code64<'_>,
+    b: Code64<'_>,
+) -> Result<Option<Operand>, Obstruction> {
+    let (kind, form, offset) = if instruction.op0_kind() == OpKind::NearBranch64 {
+        if offsets.immediate_size() == 1 {
+            let target = instruction.near_branch_target();
+            if is_within(target, a) {
+                return Ok(None);
+            }
+            return Err(Obstruction::Unknown {
+                instruction: range,
+                values: [
+                    target,
+                    target.wrapping_sub(a.address).wrapping_add(b.address),
+                ],
+                role: "short jumps stay within their function",
+            });
+        }
+        let offset = offsets.immediate_offset();
+        (OperandKind::Branch, Form::Rel32, offset)
+    } else if instruction.is_ip_rel_memory_operand() {
+        if instruction.segment_prefix() != Register::GS {
+            let target = instruction.ip_rel_memory_address();
+            return Err(Obstruction::Unknown {
+                instruction: range,
+                values: [
+                    target,
+                    target.wrapping_sub(a.address).wrapping_add(b.address),
+                ],
+                role: "only per-CPU variables are addressed relative to the instruction",
+            });
+        }
+        let offset = offsets.displacement_offset();
+        (OperandKind::PerCpu, Form::Rel32, offset)
+    } else {
+        let form = match instruction.code() {
+            Code::Mov_r64_imm64 => Form::Abs64,
+            Code::Mov_rm64_imm32 if instruction.op0_kind() == OpKind::Register => Form::Abs32S,
+            _ => return Ok(None),
+        };
+        (OperandKind::Immediate, form, offsets.immediate_offset())
+    };
+
+    let offset = range.start + offset;
+    let value = |code: Code64<'_>| {
+        let field = field(code.bytes, offset, form)?;
+        Some(match form {
+            Form::Rel32 => code
+                .address
+                .wrapping_add(range.end as u64)
+                .wrapping_add_signed(field),
+            Form::Abs32S | Form::Abs64 => field.cast_unsigned(),
+        })
+    };
+    let (Some(value_a), Some(value_b)) = (value(a), value(b)) else {
+        return Err(Obstruction::Undecodable {
+            offset: range.start,
+        });
+    };
+    let bias = match form {
+        // An instruction has at most 15 bytes.
+        Form::Rel32 => i64::try_from(range.end - offset).unwrap_or(i64::MAX),
+        Form::Abs32S | Form::Abs64 => 0,
+    };
+    Ok(Some(Operand {
+        instruction: range,
+        offset,
+        form,
+        kind,
+        values: [value_a, value_b],
+        bias,
+    }))
+}
+
+/// Whether an address lies within a function.
+pub(crate) fn is_within(address: u64, code: Code64<'_>) -> bool {
+    address.wrapping_sub(code.address) < code.bytes.len() as u64
+}
+
+fn field(bytes: &[u8], offset: usize, form: Form) -> Option<i64> {
+    let bytes = bytes.get(offset..)?;
+    Some(match form {
+        Form::Rel32 | Form::Abs32S => i32::from_le_bytes(*bytes.first_chunk()?).into(),
+        Form::Abs64 => i64::from_le_bytes(*bytes.first_chunk()?),
+    })
+}
