@@ -502,7 +502,7 @@ fn descriptor(fd: BorrowedFd<'_>) -> Descriptor {
 }
 
 /// A file descriptor's number as `union bpf_attr` has it.
-fn number(fd: BorrowedFd<'_>) -> u32 {
+pub(crate) fn number(fd: BorrowedFd<'_>) -> u32 {
     fd.as_raw_fd().cast_unsigned()
 }
 

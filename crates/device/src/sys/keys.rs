@@ -4,10 +4,11 @@ use std::io;
 
 use super::check;
 
+const KEYCTL_UNLINK: libc::c_long = 9;
 const KEYCTL_RESTRICT_KEYRING: libc::c_long = 29;
 
 /// Adds an X.509 certificate (DER) to a keyring; returns the key's serial number.
-pub fn add_certificate(keyring: i32, certificate: &[u8]) -> io::Result<libc::c_long> {
+pub fn add_certificate(keyring: i32, certificate: &[u8]) -> io::Result<i32> {
     // SAFETY: both strings are terminated, the payload has the size that is given.
     let returned = unsafe {
         libc::syscall(
@@ -19,7 +20,7 @@ pub fn add_certificate(keyring: i32, certificate: &[u8]) -> io::Result<libc::c_l
             libc::c_long::from(keyring),
         )
     };
-    check(returned)
+    i32::try_from(check(returned)?).map_err(|_| io::Error::other("the kernel returned no key"))
 }
 
 /// Lets nobody add keys to a keyring any more.
@@ -33,6 +34,20 @@ pub fn restrict(keyring: i32) -> io::Result<()> {
             libc::c_long::from(keyring),
             null,
             null,
+        )
+    };
+    check(returned).map(drop)
+}
+
+/// Takes a key out of a keyring.
+pub fn unlink(key: i32, keyring: i32) -> io::Result<()> {
+    // SAFETY: no pointers.
+    let returned = unsafe {
+        libc::syscall(
+            libc::SYS_keyctl,
+            KEYCTL_UNLINK,
+            libc::c_long::from(key),
+            libc::c_long::from(keyring),
         )
     };
     check(returned).map(drop)

@@ -2,8 +2,11 @@
 //! here, behind functions that check what safety needs.
 
 pub mod bpf;
+pub mod cpus;
+pub mod errno;
 pub mod ioctl;
 pub mod keys;
+pub mod map;
 pub mod mapping;
 pub mod net;
 pub mod perf;
