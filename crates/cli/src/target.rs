@@ -1,0 +1,222 @@
+//! `preverify target`: the kernels that objects are verified for.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::{Args, Subcommand};
+use preverify_target::{
+    AddRequest, DebianKernel, Hardware, KernelFiles, Source, Store, Target, TargetError,
+    default_cache, fingerprint_words,
+};
+use serde_json::{Value, json};
+
+/// What to do with targets.
+#[derive(Debug, Subcommand)]
+pub enum TargetCommand {
+    /// Adds a target: fetches its kernel, boots it, and keeps snapshots of it.
+    ///
+    /// A kernel of Debian's is downloaded and unpacked, and not installed. It is called
+    /// debian:SERIES-FLAVOUR, for the newest of a series, or debian:RELEASE.
+    Add(Add),
+    /// Lists the targets.
+    List {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Shows what is known about a target.
+    Show {
+        /// The target.
+        name: String,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Removes a target, and what no other target needs.
+    Remove {
+        /// The target.
+        name: String,
+    },
+}
+
+/// A target to add.
+#[derive(Debug, Args)]
+pub struct Add {
+    /// A kernel of Debian's, as in debian:6.12-cloud-amd64.
+    #[arg(value_name = "SOURCE", required_unless_present = "kernel", value_parser = debian_kernel)]
+    source: Option<DebianKernel>,
+    /// What to call the target [default: the kernel's release].
+    #[arg(long)]
+    name: Option<String>,
+    /// A kernel's file (bzImage), instead of SOURCE.
+    #[arg(long, conflicts_with = "source", requires_all = ["modules", "headers"])]
+    kernel: Option<PathBuf>,
+    /// The modules of --kernel: a folder like /lib/modules/RELEASE.
+    #[arg(long, value_name = "DIR", requires = "kernel")]
+    modules: Option<PathBuf>,
+    /// What modules for --kernel are built against: its build folder. It must stay.
+    #[arg(long, value_name = "DIR", requires = "kernel")]
+    headers: Option<PathBuf>,
+    /// The CPU that devices have, by QEMU's name. `max` is everything that QEMU can do on this
+    /// host.
+    #[arg(long, value_name = "MODEL", default_value_t = Hardware::default().cpu)]
+    cpu: String,
+    /// What devices have on the kernel's command line, as far as verification depends on it
+    /// (mitigations=, lsm=).
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    cmdline: String,
+    /// The most CPUs that a device may have.
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        default_value_t = Hardware::default().max_cpus,
+        value_parser = clap::value_parser!(u32).range(1..=255)
+    )]
+    max_cpus: u32,
+}
+
+/// Carries out a command.
+pub fn run(command: TargetCommand) -> Result<(), TargetError> {
+    let store = Store::open(&default_cache()?)?;
+    match command {
+        TargetCommand::Add(add) => self::add(&store, add),
+        TargetCommand::List { json } => list(&store, json),
+        TargetCommand::Show { name, json } => show(&store.get(&name)?, json),
+        TargetCommand::Remove { name } => {
+            store.remove(&name)?;
+            println!("removed {name}");
+            Ok(())
+        }
+    }
+}
+
+fn add(store: &Store, add: Add) -> Result<(), TargetError> {
+    let started = Instant::now();
+    let mut progress = |stage: &str| {
+        eprintln!("{:6.1} s  {stage}", started.elapsed().as_secs_f64());
+    };
+    let added = store.add(&request(add), &mut progress)?;
+    let name = added.target.name();
+    if added.new {
+        progress("done");
+        println!("added {name}");
+    } else {
+        println!("{name} is there already, with the same kernel and machine");
+    }
+    Ok(())
+}
+
+fn request(add: Add) -> AddRequest {
+    let source = match (add.source, add.kernel, add.modules, add.headers) {
+        (Some(kernel), ..) => Source::Debian(kernel),
+        (None, Some(kernel), Some(modules), Some(headers)) => Source::Files(KernelFiles {
+            kernel,
+            modules,
+            headers,
+        }),
+        _ => unreachable!("clap requires either the one or the others"),
+    };
+    AddRequest {
+        source,
+        name: add.name,
+        hardware: Hardware {
+            cpu: add.cpu,
+            command_line: add.cmdline,
+            max_cpus: add.max_cpus,
+            ..Hardware::default()
+        },
+    }
+}
+
+fn list(store: &Store, as_json: bool) -> Result<(), TargetError> {
+    let targets = store.list()?;
+    if as_json {
+        let targets: Vec<Value> = targets
+            .iter()
+            .map(|target| {
+                json!({
+                    "name": target.name(),
+                    "release": target.facts().release,
+                    "build-id": target.facts().build_id_text(),
+                    "cpu": target.hardware().cpu,
+                    "command-line": target.hardware().command_line,
+                })
+            })
+            .collect();
+        println!("{:#}", Value::from(targets));
+        return Ok(());
+    }
+    let width = targets.iter().map(|target| target.name().len()).max();
+    for target in &targets {
+        println!(
+            "{:width$}  {}  {}  {}",
+            target.name(),
+            target.facts().build_id_text(),
+            target.hardware().cpu,
+            target.hardware().command_line,
+            width = width.unwrap_or_default(),
+        );
+    }
+    Ok(())
+}
+
+fn show(target: &Target, as_json: bool) -> Result<(), TargetError> {
+    let (facts, hardware, sizes) = (target.facts(), target.hardware(), target.sizes()?);
+    let words = fingerprint_words(&facts.fingerprint, facts.return_thunk.as_deref());
+    if as_json {
+        let words: Value = words
+            .into_iter()
+            .map(|(what, value)| (what.to_owned(), Value::from(value)))
+            .collect();
+        let shown = json!({
+            "name": target.name(),
+            "kernel": target.kernel(),
+            "facts": facts,
+            "fingerprint-words": words,
+            "hardware": hardware,
+            "layouts": target.layouts(),
+            "bytes-on-disk": sizes,
+        });
+        println!("{shown:#}");
+        return Ok(());
+    }
+    let line = |what: &str, value: &str| println!("{what:16}{value}");
+    line("name", target.name());
+    line("release", &facts.release);
+    line("version", &facts.version);
+    line("build id", &facts.build_id_text());
+    line("kernel", &target.kernel().display().to_string());
+    line("CPU", &hardware.cpu);
+    line("command line", &facts.command_line);
+    line("memory", &format!("{} MiB", hardware.memory_mib));
+    line("LSMs", &facts.security_modules.join(", "));
+    let btf = match facts.btf_size {
+        Some(size) => megabytes(size),
+        None => "none: CO-RE and tracing by types do not work".to_owned(),
+    };
+    line("BTF", &btf);
+    line(
+        "layouts",
+        &format!("{}, {} on disk", target.layouts(), megabytes(sizes.layouts)),
+    );
+    line("kernel's files", &megabytes(sizes.kernel));
+    println!("\nfingerprint:");
+    for (what, value) in &words {
+        println!("    {what:16}{value}");
+    }
+    println!("\nconfiguration:");
+    for (option, value) in &facts.config {
+        println!("    CONFIG_{option}={value}");
+    }
+    Ok(())
+}
+
+fn megabytes(bytes: u64) -> String {
+    let tenths = bytes.div_ceil(100_000);
+    format!("{}.{} MB", tenths / 10, tenths % 10)
+}
+
+fn debian_kernel(text: &str) -> Result<DebianKernel, String> {
+    text.parse()
+        .map_err(|error: TargetError| error.to_string())
+}

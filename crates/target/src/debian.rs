@@ -1,0 +1,318 @@
+//! Debian packages whose contents are wanted, without installing them.
+//!
+//! apt does the work, with the host's sources and keys but with state of its own: so an ordinary
+//! user can bring the package lists up to date, and the host's own lists stay as they are.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::error::TargetError;
+use crate::files::Lock;
+use crate::run::{self, CommandError};
+
+/// A package, or what is in it, could not be had.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DebianError {
+    /// A program failed.
+    #[error(transparent)]
+    Command(#[from] CommandError),
+    /// apt's sources have no such package.
+    #[error(
+        "apt's sources on this host have no package `{package}`: look whether they name the \
+         Debian release that has it (main), and its security updates"
+    )]
+    Unknown {
+        /// The package.
+        package: String,
+    },
+    /// apt printed something unexpected.
+    #[error("apt tells nothing of use about {package}: found {found:?}")]
+    Puzzling {
+        /// The package.
+        package: String,
+        /// What apt printed.
+        found: String,
+    },
+    /// A file could not be read or written.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// apt with its own state. Only one process at a time has it: others wait.
+#[derive(Debug)]
+pub struct Apt {
+    options: Vec<String>,
+    lists: PathBuf,
+    _lock: Lock,
+}
+
+/// A package that can be downloaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// The package's name.
+    pub name: String,
+    /// Its file's name: `libxdp1_1.3.1-1_amd64.deb`.
+    pub file: String,
+    /// SHA-256 of its file, in hexadecimal.
+    pub sha256: String,
+    /// Bytes of its file.
+    pub size: u64,
+}
+
+/// A downloaded package.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deb {
+    /// The package's name.
+    pub name: String,
+    /// Name, version and architecture: `libxdp1_1.3.1-1_amd64`.
+    pub stem: String,
+    /// Where the file is.
+    pub path: PathBuf,
+}
+
+impl Apt {
+    /// apt with its state in a folder of the cache.
+    pub fn open(cache: &Path) -> Result<Self, TargetError> {
+        let folder = cache.join("apt");
+        for part in ["lists/partial", "archives/partial"] {
+            create_folder(&folder.join(part))?;
+        }
+        let lock = Lock::exclusive(&folder.join("lock"), || {})?;
+        // Nothing is installed there.
+        let status = folder.join("status");
+        fs::write(&status, "").map_err(at(&status))?;
+        let folder_of = |name: &str, path: &Path| format!("{name}={}", path.display());
+        let settings = [
+            folder_of("Dir::State", &folder),
+            folder_of("Dir::State::Lists", &folder.join("lists")),
+            folder_of("Dir::State::status", &status),
+            folder_of("Dir::Cache", &folder),
+            // Descriptions in other languages are of no use.
+            "Acquire::Languages=none".to_owned(),
+            // As root, apt would drop to a user who cannot write here.
+            "APT::Sandbox::User=root".to_owned(),
+        ];
+        let mut options = vec!["--quiet".to_owned()];
+        options.extend(settings.into_iter().flat_map(|set| ["-o".to_owned(), set]));
+        Ok(Self {
+            options,
+            lists: folder.join("lists"),
+            _lock: lock,
+        })
+    }
+
+    /// Brings the package lists up to date. If one of the host's sources fails but there are lists,
+    /// from this time or an earlier one, that is only told.
+    pub fn update(&self) -> Result<Option<CommandError>, DebianError> {
+        let mut command = self.command("apt-get", &["--error-on=any", "update"]);
+        match run::output(&mut command, "apt") {
+            Ok(_) => Ok(None),
+            Err(error) if self.has_lists()? => Ok(Some(error)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether there are package lists.
+    pub fn has_lists(&self) -> Result<bool, DebianError> {
+        let entries = fs::read_dir(&self.lists).map_err(at(&self.lists))?;
+        Ok(entries
+            .filter_map(Result::ok)
+            .any(|entry| entry.file_name().to_string_lossy().contains("_Packages")))
+    }
+
+    /// The names of all packages that start so, sorted.
+    pub fn names(&self, prefix: &str) -> Result<Vec<String>, DebianError> {
+        let text = self.run("apt-cache", &["pkgnames", prefix])?;
+        let mut names: Vec<String> = text.lines().map(str::to_owned).collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// What a package depends on, in its order; of alternatives the first.
+    pub fn depends(&self, name: &str) -> Result<Vec<String>, DebianError> {
+        let text = self.run("apt-cache", &["depends", "--important", name])?;
+        Ok(parse_depends(&text))
+    }
+
+    /// The one package that a meta package such as `linux-headers-6.12-cloud-amd64` stands for.
+    pub fn meant_by(&self, meta: &str) -> Result<String, DebianError> {
+        let first = self.depends(meta)?.into_iter().next();
+        first.ok_or_else(|| DebianError::Unknown {
+            package: meta.to_owned(),
+        })
+    }
+
+    /// What would be downloaded: of each package the newest version.
+    pub fn offers(&self, names: &[&str]) -> Result<Vec<Offer>, DebianError> {
+        names
+            .iter()
+            .map(|name| {
+                let text = self.run("apt-get", &["download", "--print-uris", name])?;
+                parse_offer(name, &text).ok_or_else(|| DebianError::Puzzling {
+                    package: (*name).to_owned(),
+                    found: text,
+                })
+            })
+            .collect()
+    }
+
+    /// Downloads packages into a folder, checked against the signed package lists. Files that are
+    /// there already stay.
+    pub fn download(&self, names: &[&str], folder: &Path) -> Result<Vec<Deb>, DebianError> {
+        let offers = self.offers(names)?;
+        self.fetch(&offers, folder)
+    }
+
+    /// Downloads what [`Apt::offers`] told.
+    pub fn fetch(&self, offers: &[Offer], folder: &Path) -> Result<Vec<Deb>, DebianError> {
+        // apt leaves half a file behind when it is interrupted: a whole one is moved.
+        let partial = folder.join("partial");
+        create_folder(&partial)?;
+        let debs: Vec<Deb> = offers
+            .iter()
+            .map(|offer| Deb {
+                name: offer.name.clone(),
+                stem: offer.file.trim_end_matches(".deb").to_owned(),
+                path: folder.join(&offer.file),
+            })
+            .collect();
+        for (deb, offer) in debs.iter().zip(offers) {
+            if deb.path.exists() {
+                continue;
+            }
+            let mut command = self.command("apt-get", &["download", &deb.name]);
+            run::output(command.current_dir(&partial), "apt")?;
+            let file = partial.join(&offer.file);
+            fs::rename(&file, &deb.path).map_err(at(&file))?;
+        }
+        fs::remove_dir_all(&partial).map_err(at(&partial))?;
+        Ok(debs)
+    }
+
+    fn run(&self, program: &str, arguments: &[&str]) -> Result<String, DebianError> {
+        Ok(run::output(&mut self.command(program, arguments), "apt")?)
+    }
+
+    fn command(&self, program: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        command.args(&self.options).args(arguments);
+        command
+    }
+}
+
+/// Unpacks a package into `folder/STEM`, once.
+pub fn unpack(deb: &Deb, folder: &Path) -> Result<PathBuf, DebianError> {
+    let unpacked = folder.join(&deb.stem);
+    if unpacked.exists() {
+        return Ok(unpacked);
+    }
+    let partial = folder.join(format!("{}.partial", deb.stem));
+    match fs::remove_dir_all(&partial) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            return Err(at(&partial)(source));
+        }
+        _ => {}
+    }
+    extract(deb, &partial)?;
+    fs::rename(&partial, &unpacked).map_err(at(&unpacked))?;
+    Ok(unpacked)
+}
+
+/// Puts a package's files below a folder, beside those that are there.
+pub fn extract(deb: &Deb, folder: &Path) -> Result<(), DebianError> {
+    create_folder(folder)?;
+    let mut command = Command::new("dpkg-deb");
+    command.arg("--extract").args([&deb.path, folder]);
+    run::output(&mut command, "dpkg")?;
+    Ok(())
+}
+
+/// A line as `apt-get --print-uris` prints it: `'URI' FILE SIZE SHA256:DIGEST`.
+fn parse_offer(name: &str, text: &str) -> Option<Offer> {
+    let line = text.lines().find(|line| line.starts_with('\''))?;
+    let mut words = line.split(' ').skip(1);
+    Some(Offer {
+        name: name.to_owned(),
+        file: words.next()?.to_owned(),
+        size: words.next()?.parse().ok()?,
+        sha256: words.next()?.strip_prefix("SHA256:")?.to_owned(),
+    })
+}
+
+/// The lines of `apt-cache depends`. In front of all alternatives but the last stands a `|`, and
+/// what no package is named like stands in `<>`.
+fn parse_depends(text: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut alternative = false;
+    for line in text.lines() {
+        let (more, rest) = match line.trim_start().strip_prefix('|') {
+            Some(rest) => (true, rest),
+            None => (false, line.trim_start()),
+        };
+        let Some(name) = rest.strip_prefix("Depends: ") else {
+            continue;
+        };
+        if !alternative {
+            names.push(name.trim_matches(['<', '>']).to_owned());
+        }
+        alternative = more;
+    }
+    names
+}
+
+fn create_folder(path: &Path) -> Result<(), DebianError> {
+    fs::create_dir_all(path).map_err(at(path))
+}
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> DebianError {
+    let path = path.to_owned();
+    move |source| DebianError::File { path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_name_is_apts_not_the_uris() {
+        let text = "'http://mirror/pool/l/libbpf-tools_0.26.0%2bds-1_amd64.deb' \
+                    libbpf-tools_0.26.0+ds-1_amd64.deb 1292140 SHA256:a699\n";
+        let offer = parse_offer("libbpf-tools", text).unwrap();
+        assert_eq!(offer.file, "libbpf-tools_0.26.0+ds-1_amd64.deb");
+        assert_eq!((offer.size, offer.sha256.as_str()), (1_292_140, "a699"));
+        assert_eq!(parse_offer("x", "Reading package lists...\n"), None);
+        assert_eq!(
+            parse_offer("x", "'http://mirror/x.deb' x.deb 1 MD5Sum:a\n"),
+            None
+        );
+    }
+
+    #[test]
+    fn of_alternatives_the_first_counts() {
+        let text = "\
+linux-headers-6.12.117+deb12-cloud-amd64
+  Depends: linux-headers-6.12.117+deb12-common
+ |Depends: linux-image-6.12.117+deb12-cloud-amd64
+  Depends: linux-image-6.12.117+deb12-cloud-amd64-unsigned
+  Depends: <linux-compiler-gcc-12-x86>
+  Recommends: gcc-12
+";
+        assert_eq!(
+            parse_depends(text),
+            [
+                "linux-headers-6.12.117+deb12-common",
+                "linux-image-6.12.117+deb12-cloud-amd64",
+                "linux-compiler-gcc-12-x86",
+            ]
+        );
+        assert!(parse_depends("linux-headers-6.12-amd64\n").is_empty());
+    }
+}

@@ -1,0 +1,444 @@
+//! Snapshots of one booted target, each with another layout of its addresses.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use preverify_abi::ABI_VERSION;
+use preverify_abi::ioctl::Info;
+use preverify_protocol::{Hello, PROTOCOL_VERSION, Reply, Request};
+use preverify_vm::{Accelerator, Machine, MachineSpec, Recording, Snapshot};
+use zerocopy::FromBytes;
+
+use crate::Progress;
+use crate::config::Config;
+use crate::error::TargetError;
+use crate::facts::{self, Facts};
+use crate::files::{self, Digest, Lock};
+use crate::guest::Guest;
+use crate::kernel::Kernel;
+use crate::target::Hardware;
+
+/// Layouts of each target: two are what comparing needs.
+pub(crate) const COUNT: usize = 2;
+/// Boots that may pass until the layouts are different ones.
+const MOST_BOOTS: u32 = 8;
+
+/// A kernel that boots at all does so in a few seconds, emulated, on an idle host.
+pub(crate) const BOOT_LIMIT: Duration = Duration::from_secs(120);
+/// What works with KVM works at once.
+const KVM_LIMIT: Duration = Duration::from_secs(20);
+const SAVE_LIMIT: Duration = Duration::from_secs(60);
+const RESTORE_LIMIT: Duration = Duration::from_secs(60);
+const REQUEST_LIMIT: Duration = Duration::from_secs(60);
+
+/// Everything that a target's snapshots are made from.
+#[derive(Debug)]
+pub(crate) struct Recipe<'a> {
+    pub kernel: &'a Kernel,
+    pub hardware: &'a Hardware,
+    pub agent: &'a Path,
+    /// The kernel part in its exporting role.
+    pub part: &'a Path,
+    pub qemu: &'a str,
+}
+
+/// The snapshots of one target, kept from being removed as long as this value lives.
+#[derive(Debug)]
+pub(crate) struct Layouts {
+    /// What its folder is called.
+    pub id: String,
+    folder: PathBuf,
+    spec: MachineSpec,
+    _in_use: Lock,
+}
+
+impl Layouts {
+    /// The snapshots made from this recipe, if they are there.
+    pub(crate) fn open(
+        all: &Path,
+        recipe: &Recipe<'_>,
+        accelerator: Accelerator,
+    ) -> Result<Option<Self>, TargetError> {
+        let id = recipe.id(accelerator)?;
+        let folder = all.join(&id);
+        Ok(files::use_folder(&folder)?.map(|in_use| Self {
+            spec: recipe.spec(&initramfs(&folder), accelerator),
+            id,
+            folder,
+            _in_use: in_use,
+        }))
+    }
+
+    /// Boots and saves the snapshots of a recipe.
+    pub(crate) fn record(
+        all: &Path,
+        recipe: &Recipe<'_>,
+        accelerator: Accelerator,
+        progress: &mut Progress<'_>,
+    ) -> Result<(), TargetError> {
+        let id = recipe.id(accelerator)?;
+        let partial = files::start(all)?;
+        let archive = initramfs(partial.path());
+        files::write(&archive, &recipe.archive()?)?;
+        let spec = recipe.spec(&archive, accelerator);
+        let facts = record_all(recipe, &spec, partial.path(), progress)?;
+        let text = serde_json::to_vec_pretty(&facts).expect("all its keys are strings");
+        files::write(&facts_file(partial.path()), &text)?;
+        files::finish(partial, &all.join(id))
+    }
+
+    /// What the boots told.
+    pub(crate) fn facts(&self) -> Result<Facts, TargetError> {
+        let path = facts_file(&self.folder);
+        serde_json::from_slice(&files::read(&path)?)
+            .map_err(|source| TargetError::Record { path, source })
+    }
+
+    /// The text of the kernel's symbols in a layout.
+    pub(crate) fn symbols(&self, index: usize) -> Result<String, TargetError> {
+        files::read_text(&symbols(&self.layout(index)?))
+    }
+
+    /// A machine that goes on from a snapshot.
+    pub(crate) fn restore(&self, index: usize) -> Result<Machine, TargetError> {
+        Ok(Snapshot::at(&self.layout(index)?).restore(&self.spec, RESTORE_LIMIT)?)
+    }
+
+    fn layout(&self, index: usize) -> Result<PathBuf, TargetError> {
+        if index < COUNT {
+            Ok(layout(&self.folder, index))
+        } else {
+            Err(TargetError::NoLayout {
+                index,
+                count: COUNT,
+            })
+        }
+    }
+}
+
+impl Recipe<'_> {
+    /// Finds out whether KVM runs this kernel, by a boot.
+    pub(crate) fn try_kvm(&self, progress: &mut Progress<'_>) -> Result<Accelerator, TargetError> {
+        progress("trying KVM with a boot");
+        let mut archive = tempfile::NamedTempFile::new()
+            .map_err(files::at("create a file in", &std::env::temp_dir()))?;
+        std::io::Write::write_all(&mut archive, &self.archive()?)
+            .map_err(files::at("write", archive.path()))?;
+        let spec = self.spec(archive.path(), Accelerator::Kvm);
+        match Machine::boot(&spec, KVM_LIMIT) {
+            Ok(_) => Ok(Accelerator::Kvm),
+            Err(_) => Ok(Accelerator::Tcg),
+        }
+    }
+
+    /// Whatever changes this makes a snapshot another one.
+    fn id(&self, accelerator: Accelerator) -> Result<String, TargetError> {
+        let Hardware {
+            cpu,
+            command_line,
+            memory_mib,
+            cpus,
+            max_cpus,
+        } = self.hardware;
+        let mut digest = Digest::default();
+        digest
+            .add(format!("{PROTOCOL_VERSION} {ABI_VERSION}"))
+            .add(self.qemu)
+            .add(&self.kernel.id)
+            .add(cpu)
+            .add(command_line)
+            .add(format!("{memory_mib} {cpus} {max_cpus}"))
+            .add(accelerator.name())
+            .add_file(self.agent)?
+            .add_file(self.part)?;
+        if accelerator == Accelerator::Kvm {
+            // The guest sees this host's processor.
+            digest.add(processor()?);
+        }
+        Ok(digest.id())
+    }
+
+    fn spec(&self, initramfs: &Path, accelerator: Accelerator) -> MachineSpec {
+        self.hardware.spec(self.kernel, initramfs, accelerator)
+    }
+
+    fn archive(&self) -> Result<Vec<u8>, TargetError> {
+        Guest {
+            kernel: self.kernel,
+            agent: self.agent,
+            part: self.part,
+            network: false,
+            modules: &[],
+            files: &[],
+        }
+        .archive()
+    }
+}
+
+/// Boots until all layouts are there, and returns what the boots told.
+fn record_all(
+    recipe: &Recipe<'_>,
+    spec: &MachineSpec,
+    folder: &Path,
+    progress: &mut Progress<'_>,
+) -> Result<Facts, TargetError> {
+    let mut done: Vec<String> = Vec::new();
+    let mut known: Option<Facts> = None;
+    for _ in 0..MOST_BOOTS {
+        let index = done.len();
+        progress(&format!(
+            "booting {} ({}), layout {} of {COUNT}",
+            recipe.kernel.release(),
+            spec.accelerator.name(),
+            index + 1
+        ));
+        let at = layout(folder, index);
+        files::remove_folder(&at)?;
+        files::create_folder(&at)?;
+        let (mut recording, hello) = Recording::boot(spec, &at, BOOT_LIMIT)?;
+        let text = match ask(recording.machine(), &Request::Symbols)? {
+            Reply::Symbols(text) => text,
+            _ => {
+                return Err(TargetError::Answer {
+                    expected: "the kernel's symbols",
+                });
+            }
+        };
+        let facts = gather(recipe, recording.machine(), hello, &text)?;
+        if let Some(first) = &known
+            && let Some((what, expected, found)) = first.difference(&facts)
+        {
+            return Err(TargetError::KernelPart {
+                expected: format!("{what} {expected} at every boot"),
+                found,
+            });
+        }
+        known.get_or_insert(facts);
+        let base = base(&text)?;
+        if done.contains(&base) {
+            continue;
+        }
+        done.push(base);
+        progress("saving the snapshot");
+        files::write(&symbols(&at), text.as_bytes())?;
+        recording.save(SAVE_LIMIT)?;
+        if done.len() == COUNT
+            && let Some(facts) = known
+        {
+            return Ok(facts);
+        }
+    }
+    Err(TargetError::SameLayout {
+        release: recipe.kernel.release().to_owned(),
+        boots: MOST_BOOTS,
+    })
+}
+
+/// Puts together what a machine tells.
+fn gather(
+    recipe: &Recipe<'_>,
+    machine: &mut Machine,
+    hello: Hello,
+    symbols: &str,
+) -> Result<Facts, TargetError> {
+    check_protocol(&hello, recipe.agent)?;
+    let info = part_info(&hello)?;
+    let (build_id, fingerprint) =
+        facts::identity(&info).ok_or_else(|| TargetError::KernelPart {
+            expected: "a build id of at most 32 bytes".to_owned(),
+            found: format!("one of {}", info.build_id_size),
+        })?;
+    let base = base(symbols)?;
+    let config = recipe.kernel.config()?;
+    let lsms = file(machine, "/sys/kernel/security/lsm")?.unwrap_or_default();
+    let btf = file(machine, "/sys/kernel/btf/vmlinux")?;
+    Ok(Facts {
+        release: hello.release,
+        version: hello.version,
+        machine: hello.machine,
+        command_line: hello.command_line,
+        build_id,
+        fingerprint,
+        return_thunk: symbol_at(symbols, &base, fingerprint.return_thunk.get()),
+        security_modules: String::from_utf8_lossy(&lsms)
+            .trim()
+            .split(',')
+            .filter(|name| !name.is_empty())
+            .map(str::to_owned)
+            .collect(),
+        btf_size: btf.map(|bytes| bytes.len() as u64),
+        config: Config::parse(&config).telling(),
+    })
+}
+
+/// Refuses an agent that was built from other sources.
+pub(crate) fn check_protocol(hello: &Hello, agent: &Path) -> Result<(), TargetError> {
+    if hello.protocol == PROTOCOL_VERSION {
+        Ok(())
+    } else {
+        Err(TargetError::Protocol {
+            path: agent.to_owned(),
+            found: hello.protocol,
+        })
+    }
+}
+
+fn part_info(hello: &Hello) -> Result<Info, TargetError> {
+    let wrong = |found: String| TargetError::KernelPart {
+        expected: format!("an answer of version {ABI_VERSION}"),
+        found,
+    };
+    let bytes = hello
+        .info
+        .as_ref()
+        .ok_or_else(|| wrong("none".to_owned()))?;
+    let info = Info::read_from_bytes(bytes).map_err(|_| wrong(format!("{} bytes", bytes.len())))?;
+    if info.abi_version == ABI_VERSION {
+        Ok(info)
+    } else {
+        Err(wrong(format!("version {}", info.abi_version)))
+    }
+}
+
+/// A file of the guest, if it is there.
+fn file(machine: &mut Machine, path: &str) -> Result<Option<Vec<u8>>, TargetError> {
+    const ENOENT: i32 = 2;
+    let request = Request::ReadFile { path: path.into() };
+    match machine.request(&request, REQUEST_LIMIT)? {
+        Reply::File(contents) => Ok(Some(contents)),
+        Reply::Failed { errno: ENOENT, .. } => Ok(None),
+        Reply::Failed { message, .. } => Err(TargetError::AgentFailed { message }),
+        _ => Err(TargetError::Answer { expected: "a file" }),
+    }
+}
+
+fn ask(machine: &mut Machine, request: &Request) -> Result<Reply, TargetError> {
+    match machine.request(request, REQUEST_LIMIT)? {
+        Reply::Failed { message, .. } => Err(TargetError::AgentFailed { message }),
+        reply => Ok(reply),
+    }
+}
+
+/// The address of `_text`, as kallsyms has it.
+fn base(symbols: &str) -> Result<String, TargetError> {
+    let address = symbols.lines().find_map(|line| {
+        let (address, name) = symbol(line)?;
+        (name == "_text").then_some(address)
+    });
+    match address {
+        Some(address) if address.bytes().any(|digit| digit != b'0') => Ok(address.to_owned()),
+        _ => Err(TargetError::Answer {
+            expected: "the address of _text among the kernel's symbols",
+        }),
+    }
+}
+
+/// The name of the kernel's symbol at an offset from `_text`.
+fn symbol_at(symbols: &str, base: &str, offset: u64) -> Option<String> {
+    if offset == 0 {
+        return None;
+    }
+    let address = u64::from_str_radix(base, 16).ok()?.wrapping_add(offset);
+    let wanted = format!("{address:016x}");
+    symbols.lines().find_map(|line| {
+        let (address, name) = symbol(line)?;
+        (address == wanted).then(|| name.to_owned())
+    })
+}
+
+/// The address and the name in a line of kallsyms.
+fn symbol(line: &str) -> Option<(&str, &str)> {
+    let mut words = line.split_whitespace();
+    let address = words.next()?;
+    words.next()?;
+    Some((address, words.next()?))
+}
+
+/// What this host's processor is and can do.
+fn processor() -> Result<String, TargetError> {
+    let text = files::read_text(Path::new("/proc/cpuinfo"))?;
+    Ok(text
+        .lines()
+        .take_while(|line| !line.trim().is_empty())
+        .filter(|line| {
+            [
+                "vendor_id",
+                "cpu family",
+                "model",
+                "stepping",
+                "microcode",
+                "flags",
+                "bugs",
+            ]
+            .iter()
+            .any(|name| line.starts_with(name))
+        })
+        .collect::<Vec<_>>()
+        .join("\n"))
+}
+
+fn layout(folder: &Path, index: usize) -> PathBuf {
+    folder.join(index.to_string())
+}
+
+fn symbols(layout: &Path) -> PathBuf {
+    layout.join("symbols")
+}
+
+fn initramfs(folder: &Path) -> PathBuf {
+    folder.join("initramfs")
+}
+
+fn facts_file(folder: &Path) -> PathBuf {
+    folder.join("facts.json")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SYMBOLS: &str = "\
+0000000000000000 A fixed_percpu_data
+ffffffff81000000 T _text
+ffffffff81000000 T startup_64
+ffffffff81001000 T its_return_thunk
+ffffffffc0001000 t inside\t[module]
+";
+
+    #[test]
+    fn the_base_is_the_address_of_text() {
+        assert_eq!(base(SYMBOLS).unwrap(), "ffffffff81000000");
+        assert!(base("").is_err());
+        // What a kernel shows that hides its addresses.
+        assert!(base("0000000000000000 T _text\n").is_err());
+    }
+
+    #[test]
+    fn return_thunks_are_named() {
+        let name = |offset| symbol_at(SYMBOLS, "ffffffff81000000", offset);
+        assert_eq!(name(0), None);
+        assert_eq!(name(0x1000).as_deref(), Some("its_return_thunk"));
+        assert_eq!(name(0x1001), None);
+    }
+
+    #[test]
+    fn answers_of_another_version_are_refused() {
+        let hello = |info| Hello {
+            protocol: PROTOCOL_VERSION,
+            release: String::new(),
+            version: String::new(),
+            machine: String::new(),
+            command_line: String::new(),
+            versions: Default::default(),
+            info,
+            kernel_config: None,
+        };
+        let mut answer = vec![0; size_of::<Info>()];
+        answer[..4].copy_from_slice(&ABI_VERSION.to_ne_bytes());
+        part_info(&hello(Some(answer.clone()))).unwrap();
+        assert!(part_info(&hello(Some(answer[1..].to_vec()))).is_err());
+        answer[0] = answer[0].wrapping_add(1);
+        assert!(part_info(&hello(Some(answer))).is_err());
+        assert!(part_info(&hello(None)).is_err());
+    }
+}

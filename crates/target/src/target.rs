@@ -1,0 +1,367 @@
+//! One target: its facts, its snapshots, and machines of its kind.
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use preverify_protocol::Hello;
+use preverify_vm::{Accelerator, Machine, MachineSpec, qemu_version};
+use serde::{Deserialize, Serialize};
+
+use crate::accelerator::Accelerators;
+use crate::error::TargetError;
+use crate::facts::Facts;
+use crate::files::{self, Lock};
+use crate::guest::{Guest, guest_path};
+use crate::kernel::Kernel;
+use crate::layouts::{self, Layouts, Recipe};
+use crate::part::{self, DEVICE_MODULE, EXPORT_MODULE};
+use crate::store::Store;
+use crate::{Progress, agent};
+
+/// The machine that a target's kernel runs on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Hardware {
+    /// QEMU's CPU model.
+    pub cpu: String,
+    /// What the kernel's command line has beside what virtual machines need.
+    pub command_line: String,
+    /// Memory.
+    pub memory_mib: u32,
+    /// CPUs.
+    pub cpus: u32,
+    /// CPUs that the kernel is ready for: devices may have so many.
+    pub max_cpus: u32,
+}
+
+impl Default for Hardware {
+    fn default() -> Self {
+        Self {
+            cpu: "max".to_owned(),
+            command_line: String::new(),
+            memory_mib: 1024,
+            cpus: 1,
+            max_cpus: 8,
+        }
+    }
+}
+
+impl Hardware {
+    pub(crate) fn spec(
+        &self,
+        kernel: &Kernel,
+        initramfs: &std::path::Path,
+        accelerator: Accelerator,
+    ) -> MachineSpec {
+        MachineSpec {
+            kernel: kernel.image(),
+            initramfs: initramfs.to_owned(),
+            cpu: self.cpu.clone(),
+            command_line: self.command_line.clone(),
+            memory_mib: self.memory_mib,
+            cpus: self.cpus,
+            max_cpus: self.max_cpus,
+            accelerator,
+            network: false,
+        }
+    }
+}
+
+/// A device to boot. Where nothing is given, it is like the target.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeviceOptions {
+    /// QEMU's CPU model.
+    pub cpu: Option<String>,
+    /// What the kernel's command line has beside what virtual machines need.
+    pub command_line: Option<String>,
+    /// Memory.
+    pub memory_mib: Option<u32>,
+    /// CPUs.
+    pub cpus: Option<u32>,
+    /// CPUs that the kernel is ready for.
+    pub max_cpus: Option<u32>,
+    /// Two network cards, connected to each other.
+    pub network: bool,
+    /// Modules of the kernel to insert at boot, by name.
+    pub modules: Vec<String>,
+    /// Files to find there.
+    pub files: Vec<GuestFile>,
+}
+
+/// A file for a guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GuestFile {
+    /// Its absolute path there.
+    pub path: String,
+    /// Its permissions.
+    pub mode: u32,
+    /// Its contents.
+    pub contents: Contents,
+}
+
+/// The contents of a file for a guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Contents {
+    /// These.
+    Bytes(Vec<u8>),
+    /// Those of a file of the host.
+    HostFile(PathBuf),
+}
+
+/// Bytes that a target occupies on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Sizes {
+    /// Its kernel, with modules and headers.
+    pub kernel: u64,
+    /// Its snapshots; zero while there are none.
+    pub layouts: u64,
+}
+
+/// One kernel build on one kind of machine.
+#[derive(Debug)]
+pub struct Target {
+    store: Store,
+    record: Record,
+    kernel: Kernel,
+    ready: OnceLock<Ready>,
+}
+
+/// `targets/NAME.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub name: String,
+    /// What the kernel is called in the store.
+    pub kernel: String,
+    pub hardware: Hardware,
+    pub facts: Facts,
+    /// What the kernel part last used with it is called in the store.
+    pub part: String,
+    /// What the snapshots last used with it are called in the store.
+    pub layouts: String,
+}
+
+/// What a target's machines are made of, in the state that the versions at hand make of it.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    pub part_id: String,
+    part: PathBuf,
+    agent: PathBuf,
+    accelerator: Accelerator,
+    pub layouts: Layouts,
+    _part_in_use: Lock,
+}
+
+impl Target {
+    pub(crate) fn new(store: &Store, record: Record, kernel: Kernel) -> Self {
+        Self {
+            store: store.clone(),
+            record,
+            kernel,
+            ready: OnceLock::new(),
+        }
+    }
+
+    /// What it is called.
+    pub fn name(&self) -> &str {
+        &self.record.name
+    }
+
+    /// What a boot told.
+    pub fn facts(&self) -> &Facts {
+        &self.record.facts
+    }
+
+    /// The machine that it runs on.
+    pub fn hardware(&self) -> &Hardware {
+        &self.record.hardware
+    }
+
+    /// The kernel (a bzImage).
+    pub fn kernel(&self) -> PathBuf {
+        self.kernel.image()
+    }
+
+    /// The number of snapshots, each with another layout of the kernel's addresses.
+    pub fn layouts(&self) -> usize {
+        layouts::COUNT
+    }
+
+    /// Makes snapshots and the kernel part anew if they were made with other versions of QEMU, the
+    /// agent or the kernel part. Whatever needs them does that too, but silently.
+    pub fn prepare(&self, progress: &mut Progress<'_>) -> Result<(), TargetError> {
+        self.ready(progress).map(|_| ())
+    }
+
+    /// The device's kernel module.
+    pub fn device_module(&self) -> Result<PathBuf, TargetError> {
+        Ok(self.ready(&mut |_| {})?.part.join(DEVICE_MODULE))
+    }
+
+    /// The text of `/proc/kallsyms` in a layout.
+    pub fn symbols(&self, layout: usize) -> Result<String, TargetError> {
+        self.ready(&mut |_| {})?.layouts.symbols(layout)
+    }
+
+    /// A verifier VM that goes on from a snapshot.
+    pub fn restore(&self, layout: usize) -> Result<Machine, TargetError> {
+        self.ready(&mut |_| {})?.layouts.restore(layout)
+    }
+
+    /// The files of modules and of what they depend on: the paths in a guest where the agent looks
+    /// for them, and those on this host. What is built into the kernel has none.
+    pub fn module_files(&self, names: &[&str]) -> Result<Vec<(String, PathBuf)>, TargetError> {
+        let folder = self.kernel.module_folder();
+        let files = self.kernel.modules()?.files(names)?;
+        Ok(files
+            .iter()
+            .map(|file| (guest_path(self.kernel.release(), file), folder.join(file)))
+            .collect())
+    }
+
+    /// Boots a device: the same kernel, with the device's kernel part.
+    pub fn boot_device(&self, options: &DeviceOptions) -> Result<(Machine, Hello), TargetError> {
+        let ready = self.ready(&mut |_| {})?;
+        let archive = Guest {
+            kernel: &self.kernel,
+            agent: &ready.agent,
+            part: &ready.part.join(DEVICE_MODULE),
+            network: options.network,
+            modules: &options.modules,
+            files: &options.files,
+        }
+        .archive()?;
+        // QEMU has read it when the agent answers.
+        let mut file = tempfile::NamedTempFile::new()
+            .map_err(files::at("create a file in", &std::env::temp_dir()))?;
+        std::io::Write::write_all(&mut file, &archive).map_err(files::at("write", file.path()))?;
+        let ours = self.record.hardware.clone();
+        let hardware = Hardware {
+            cpu: options.cpu.clone().unwrap_or(ours.cpu),
+            command_line: options.command_line.clone().unwrap_or(ours.command_line),
+            memory_mib: options.memory_mib.unwrap_or(ours.memory_mib),
+            cpus: options.cpus.unwrap_or(ours.cpus),
+            max_cpus: options.max_cpus.unwrap_or(ours.max_cpus),
+        };
+        let mut spec = hardware.spec(&self.kernel, file.path(), ready.accelerator);
+        spec.network = options.network;
+        let (machine, hello) = Machine::boot(&spec, layouts::BOOT_LIMIT)?;
+        layouts::check_protocol(&hello, &ready.agent)?;
+        Ok((machine, hello))
+    }
+
+    /// What it occupies on disk.
+    pub fn sizes(&self) -> Result<Sizes, TargetError> {
+        Ok(Sizes {
+            kernel: self.kernel.occupied()?,
+            layouts: files::occupied(&self.store.layouts().join(&self.record.layouts))?,
+        })
+    }
+
+    pub(crate) fn record(&self) -> &Record {
+        &self.record
+    }
+
+    fn ready(&self, progress: &mut Progress<'_>) -> Result<&Ready, TargetError> {
+        if let Some(ready) = self.ready.get() {
+            return Ok(ready);
+        }
+        let (kernel, hardware) = (&self.kernel, &self.record.hardware);
+        let found = Ready::find(&self.store, kernel, hardware)?;
+        let ready = match found {
+            Some(ready) if self.refers_to(&ready) => ready,
+            _ => {
+                let lock = self.store.lock(progress)?;
+                let ready = Ready::make(&self.store, kernel, hardware, progress, &lock)?;
+                let found = ready.layouts.facts()?;
+                if let Some((what, recorded, found)) = self.record.facts.difference(&found) {
+                    return Err(TargetError::Changed {
+                        name: self.record.name.clone(),
+                        what,
+                        recorded,
+                        found,
+                    });
+                }
+                self.store.refer(&self.record.name, &ready, &lock)?;
+                ready
+            }
+        };
+        // Another thread may have been faster; what it made is the same.
+        Ok(self.ready.get_or_init(|| ready))
+    }
+
+    fn refers_to(&self, ready: &Ready) -> bool {
+        self.record.part == ready.part_id && self.record.layouts == ready.layouts.id
+    }
+}
+
+impl Ready {
+    /// What is there already, if it is all there.
+    fn find(
+        store: &Store,
+        kernel: &Kernel,
+        hardware: &Hardware,
+    ) -> Result<Option<Self>, TargetError> {
+        let agent = agent::find()?;
+        let qemu = qemu_version()?;
+        let part_id = part::id(kernel);
+        let part = store.parts().join(&part_id);
+        let Some(part_in_use) = files::use_folder(&part)? else {
+            return Ok(None);
+        };
+        let Some(accelerator) = Accelerators::open(store.cache(), &qemu)?.get(&kernel.id)? else {
+            return Ok(None);
+        };
+        let recipe = Recipe {
+            kernel,
+            hardware,
+            agent: &agent,
+            part: &part.join(EXPORT_MODULE),
+            qemu: &qemu,
+        };
+        let layouts = Layouts::open(&store.layouts(), &recipe, accelerator)?;
+        Ok(layouts.map(|layouts| Self {
+            part_id,
+            part,
+            agent,
+            accelerator,
+            layouts,
+            _part_in_use: part_in_use,
+        }))
+    }
+
+    /// Makes what is not there.
+    pub(crate) fn make(
+        store: &Store,
+        kernel: &Kernel,
+        hardware: &Hardware,
+        progress: &mut Progress<'_>,
+        _lock: &Lock,
+    ) -> Result<Self, TargetError> {
+        let agent = agent::find()?;
+        let qemu = qemu_version()?;
+        let part = part::build(&store.parts(), kernel, progress)?;
+        let recipe = Recipe {
+            kernel,
+            hardware,
+            agent: &agent,
+            part: &part.join(EXPORT_MODULE),
+            qemu: &qemu,
+        };
+        let mut accelerators = Accelerators::open(store.cache(), &qemu)?;
+        let known = accelerators.get(&kernel.id)?;
+        let accelerator = match known {
+            Some(accelerator) => accelerator,
+            None => recipe.try_kvm(progress)?,
+        };
+        if Layouts::open(&store.layouts(), &recipe, accelerator)?.is_none() {
+            Layouts::record(&store.layouts(), &recipe, accelerator, progress)?;
+        }
+        if known.is_none() {
+            // Only now is it clear that it was not the kernel's fault.
+            accelerators.learn(&kernel.id, accelerator)?;
+        }
+        Self::find(store, kernel, hardware)?.ok_or(TargetError::Answer {
+            expected: "what was made a moment ago",
+        })
+    }
+}
