@@ -16,12 +16,20 @@ PV_DATA(const int, bpf_jit_harden);
 PV_DATA(const enum cfi_mode, cfi_mode);
 #endif
 PV_FUNCTION(btf_is_kernel);
+PV_FUNCTION(btf_is_module);
 
 #ifndef PV_ROLE_EXPORT
 /* The device. The JIT compiler's static jit_fill_hole() is not here: it sets bytes to 0xcc. */
+PV_DATA(const char, _end);
+PV_DATA(const struct bpf_map_ops, bpf_map_offload_ops);
 PV_DATA(const struct bpf_prog_ops *const, bpf_prog_types);
 PV_DATA(struct idr, prog_idr);
 PV_DATA(spinlock_t, prog_idr_lock);
+PV_DATA(const int, sysctl_perf_event_max_stack);
+PV_DATA(const char, bpf_trace_printk);
+PV_DATA(const char, bpf_trace_vprintk);
+PV_FUNCTION(bpf_get_trace_printk_proto);
+PV_FUNCTION(bpf_iter_prog_supported);
 PV_FUNCTION(bpf_arch_poke_desc_update);
 PV_FUNCTION(bpf_arch_text_copy);
 PV_FUNCTION(bpf_check_attach_target);
@@ -46,10 +54,14 @@ PV_FUNCTION(bpf_cgroup_storage_assign);
 #endif
 #ifdef PV_HAVE_PERCPU_KPTR
 PV_DATA(struct bpf_mem_alloc, bpf_global_percpu_ma);
+PV_DATA(bool, bpf_global_percpu_ma_set);
+PV_DATA(struct mutex, bpf_percpu_ma_lock);
+PV_DATA(const char, bpf_percpu_obj_new_impl);
 PV_FUNCTION(bpf_mem_alloc_percpu_init);
 PV_FUNCTION(bpf_mem_alloc_percpu_unit_init);
 #endif
 #ifdef CONFIG_SECURITY
+PV_FUNCTION(security_bpf);
 #ifdef PV_HAVE_SECURITY_BPF_PROG_LOAD
 PV_FUNCTION(security_bpf_prog_load);
 #else
@@ -61,6 +73,9 @@ PV_FUNCTION(security_bpf_prog_free);
 
 #ifndef PV_ROLE_DEVICE
 /* The verifier VM. */
+#ifdef PV_HAVE_PERCPU_KPTR
+PV_DATA(const char, bpf_percpu_obj_new_impl);
+#endif
 PV_FUNCTION(bpf_prog_get);
 #endif /* !PV_ROLE_DEVICE */
 

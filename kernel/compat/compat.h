@@ -23,6 +23,10 @@
 #error "The kernel must be built with CONFIG_BPF_JIT."
 #endif
 
+#ifdef CONFIG_CFI_CLANG
+#error "The kernel part does not know the preambles that CONFIG_CFI_CLANG puts before functions."
+#endif
+
 #ifndef CONFIG_KPROBES
 #error "The kernel must be built with CONFIG_KPROBES: unexported symbols are found through it."
 #endif

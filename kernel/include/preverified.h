@@ -51,6 +51,11 @@
 #define PV_OBSTACLE_EXCEPTIONS (1 << 10)
 
 /*
+ * Allocates per-CPU objects (`bpf_percpu_obj_new`): the verifier fills the allocator for them.
+ */
+#define PV_OBSTACLE_PERCPU_ALLOC (1 << 11)
+
+/*
  * The verifier took the map's contents for constants: it is frozen and read-only to programs.
  */
 #define PV_EXPORT_MAP_CONSTANT (1 << 0)
@@ -188,19 +193,18 @@
 /* x86_64: functions return through a thunk. */
 #define PV_JIT_X86_RETHUNK (1 << 5)
 
-/* x86_64: functions start with `endbr64`. */
+/*
+ * x86_64: functions start with `endbr64` (whatever the CPU has: the configuration decides).
+ */
 #define PV_JIT_X86_IBT (1 << 6)
 
-/* x86_64: the branch history is cleared by a loop. */
-#define PV_JIT_X86_CLEAR_BHB_LOOP (1 << 7)
-
-/* x86_64: the branch history is cleared by hardware. */
-#define PV_JIT_X86_CLEAR_BHB_HW (1 << 8)
-
-/* The verifier did not guard against Spectre v1 (`mitigations=off`). */
+/*
+ * The kernel guards nobody's programs against Spectre v1 (`mitigations=off`). Else it spares those
+ * who have `CAP_PERFMON`.
+ */
 #define PV_POLICY_BYPASS_SPEC_V1 (1 << 0)
 
-/* The verifier did not guard against Spectre v4 (`mitigations=off`). */
+/* The same for Spectre v4. */
 #define PV_POLICY_BYPASS_SPEC_V4 (1 << 1)
 
 /* Programs may read kernel memory (not locked down at `LOCKDOWN_BPF_READ_KERNEL`). */
@@ -433,7 +437,7 @@ struct pv_poke {
 };
 
 /*
- * The head of a symbols section: what an image's pv_r_e_l_o_c__s_y_m_b_o_ls mean in one kernel.
+ * The head of a symbols section: what an image's PV_RELOC_SYMBOLs mean in one kernel.
  */
 struct pv_symbols_header {
 	/* PV_SYMBOLS_MAGIC. */
@@ -790,7 +794,7 @@ struct pv_export_map {
 };
 
 /* Who answers, and on what machine. */
-struct pv_info {
+struct pv_machine_info {
 	/* PV_ABI_VERSION of the kernel part. */
 	__u32 abi_version;
 	/* Bytes of `build_id` that count. */
@@ -900,7 +904,7 @@ struct pv_container_header {
 #define PV_KEYRING_NAME ".bpf_preverified"
 
 /* The calls. */
-#define PV_IOC_INFO _IOR('p', 0xb0, struct pv_info)
+#define PV_IOC_INFO _IOR('p', 0xb0, struct pv_machine_info)
 #define PV_IOC_OPEN _IOWR('p', 0xb1, struct pv_open)
 #define PV_IOC_LOAD _IOWR('p', 0xb2, struct pv_load)
 #define PV_IOC_EXPORT _IOWR('p', 0xb3, struct pv_export)
@@ -932,7 +936,7 @@ _Static_assert(sizeof(struct pv_export_header) == 184, "pv_export_header");
 _Static_assert(sizeof(struct pv_export_function) == 48, "pv_export_function");
 _Static_assert(sizeof(struct pv_export_poke) == 48, "pv_export_poke");
 _Static_assert(sizeof(struct pv_export_map) == 96, "pv_export_map");
-_Static_assert(sizeof(struct pv_info) == 104, "pv_info");
+_Static_assert(sizeof(struct pv_machine_info) == 104, "pv_machine_info");
 _Static_assert(sizeof(struct pv_open) == 160, "pv_open");
 _Static_assert(sizeof(struct pv_load) == 176, "pv_load");
 _Static_assert(sizeof(struct pv_export) == 144, "pv_export");

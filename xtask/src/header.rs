@@ -232,13 +232,20 @@ fn kernel_word(word: &str, code: bool) -> String {
         return known.into();
     }
     match word.strip_prefix("PV_") {
-        Some(record) if record.chars().any(char::is_lowercase) => record_name(record),
+        // Not the plural of a constant, as in `NONEs`.
+        Some(record) if record.chars().nth(1).is_some_and(char::is_lowercase) => {
+            record_name(record)
+        }
         _ => word.into(),
     }
 }
 
 /// `ImageHeader` is `pv_image_header`.
 fn record_name(record: &str) -> String {
+    if record == "Info" {
+        // x86 has a `struct pv_info` of its own, about paravirtualisation.
+        return "pv_machine_info".into();
+    }
     let mut name = String::from("pv");
     for letter in record.chars() {
         if letter.is_uppercase() {
@@ -278,23 +285,23 @@ fn write_strings(text: &mut String) {
 
 fn write_ioctls(text: &mut String) {
     let calls = [
-        ("INFO", ioctl::IOC_INFO),
-        ("OPEN", ioctl::IOC_OPEN),
-        ("LOAD", ioctl::IOC_LOAD),
-        ("EXPORT", ioctl::IOC_EXPORT),
+        ("INFO", ioctl::IOC_INFO, "Info"),
+        ("OPEN", ioctl::IOC_OPEN, "Open"),
+        ("LOAD", ioctl::IOC_LOAD, "Load"),
+        ("EXPORT", ioctl::IOC_EXPORT, "Export"),
     ];
     text.push_str("\n/* The calls. */\n");
-    for (name, number) in calls {
+    for (name, number, record) in calls {
         let macro_name = if number >> 30 == 2 { "_IOR" } else { "_IOWR" };
         let _ = writeln!(
             text,
-            "#define PV_IOC_{name} {macro_name}('p', {:#04x}, struct pv_{})",
+            "#define PV_IOC_{name} {macro_name}('p', {:#04x}, struct {})",
             number & 0xff,
-            name.to_lowercase(),
+            record_name(record),
         );
     }
     text.push('\n');
-    for (name, number) in calls {
+    for (name, number, _) in calls {
         let _ = writeln!(
             text,
             "_Static_assert(PV_IOC_{name} == {number:#x}, \"as crates/abi has it\");"
@@ -338,6 +345,8 @@ mod tests {
     fn names_become_the_kernels() {
         assert_eq!(kernel_word("PV_ImageHeader", true), "pv_image_header");
         assert_eq!(kernel_word("PV_ABI_VERSION", true), "PV_ABI_VERSION");
+        assert_eq!(kernel_word("PV_RELOC_SYMBOLs", false), "PV_RELOC_SYMBOLs");
+        assert_eq!(kernel_word("PV_Info", true), "pv_machine_info");
         assert_eq!(kernel_word("PV_U64", true), "__le64");
         assert_eq!(
             plain_links("a [`crate::image::Reloc`] or [`NONE`]"),

@@ -24,14 +24,14 @@ pub const KEYRING_NAME: &str = ".bpf_preverified";
 /// Bytes of a reason, with its terminating zero.
 pub const REASON_SIZE: usize = 128;
 
-/// Tells who answers: `_IOR('p', 0xb0, struct preverified_info)`.
+/// Tells who answers: `_IOR('p', 0xb0, struct pv_machine_info)`.
 pub const IOC_INFO: u32 = ior(0xb0, size_of::<Info>());
-/// Opens a bundle: `_IOWR('p', 0xb1, struct preverified_open)`; returns a file descriptor.
+/// Opens a bundle: `_IOWR('p', 0xb1, struct pv_open)`; returns a file descriptor.
 pub const IOC_OPEN: u32 = iowr(0xb1, size_of::<Open>());
-/// Loads one program of a bundle: `_IOWR('p', 0xb2, struct preverified_load)`; returns a program's
+/// Loads one program of a bundle: `_IOWR('p', 0xb2, struct pv_load)`; returns a program's
 /// file descriptor.
 pub const IOC_LOAD: u32 = iowr(0xb2, size_of::<Load>());
-/// Exports a loaded program: `_IOWR('p', 0xb3, struct preverified_export)`.
+/// Exports a loaded program: `_IOWR('p', 0xb3, struct pv_export)`.
 pub const IOC_EXPORT: u32 = iowr(0xb3, size_of::<Export>());
 
 const fn ior(number: u32, size: usize) -> u32 {

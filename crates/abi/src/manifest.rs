@@ -116,16 +116,13 @@ pub const JIT_X86_INDIRECT_THUNK_ITS: u64 = 1 << 3;
 pub const JIT_X86_CALL_DEPTH: u64 = 1 << 4;
 /// x86_64: functions return through a thunk.
 pub const JIT_X86_RETHUNK: u64 = 1 << 5;
-/// x86_64: functions start with `endbr64`.
+/// x86_64: functions start with `endbr64` (whatever the CPU has: the configuration decides).
 pub const JIT_X86_IBT: u64 = 1 << 6;
-/// x86_64: the branch history is cleared by a loop.
-pub const JIT_X86_CLEAR_BHB_LOOP: u64 = 1 << 7;
-/// x86_64: the branch history is cleared by hardware.
-pub const JIT_X86_CLEAR_BHB_HW: u64 = 1 << 8;
 
-/// The verifier did not guard against Spectre v1 (`mitigations=off`).
+/// The kernel guards nobody's programs against Spectre v1 (`mitigations=off`). Else it spares those
+/// who have `CAP_PERFMON`.
 pub const POLICY_BYPASS_SPEC_V1: u64 = 1 << 0;
-/// The verifier did not guard against Spectre v4 (`mitigations=off`).
+/// The same for Spectre v4.
 pub const POLICY_BYPASS_SPEC_V4: u64 = 1 << 1;
 /// Programs may read kernel memory (not locked down at `LOCKDOWN_BPF_READ_KERNEL`).
 pub const POLICY_READ_KERNEL: u64 = 1 << 2;
