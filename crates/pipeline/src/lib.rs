@@ -1,5 +1,25 @@
-//! From an object and a target to a bundle.
+//! From an object and a target to a bundle: the way of the data, on the host.
+//!
+//! - [`Object`]: an ELF file, and what its own user space would set ([`inputs`]).
+//! - [`Verifier`]: two boots of a target's kernel, in which objects are loaded and exported.
+//! - [`Verified`]: an accepted object, its images discovered and proved; it becomes a target of a
+//!   bundle.
+//! - [`diagnosis`]: what a rejection means.
+//!
+//! A bundle comes out of [`Verified`] alone, and a [`Verified`] comes out of a [`Verifier`] alone:
+//! nobody can hand in a ready image.
 
 #![forbid(unsafe_code)]
 
+mod assemble;
 pub mod diagnosis;
+mod error;
+pub mod evidence;
+pub mod inputs;
+mod object;
+mod verifier;
+
+pub use assemble::bundle;
+pub use error::{BuildError, Disagreement, ProgramProblem};
+pub use object::{Object, inputs_beside};
+pub use verifier::{Stage, Verified, VerifiedProgram, Verifier};

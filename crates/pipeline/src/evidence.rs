@@ -1,0 +1,83 @@
+//! What a bundle tells about how it came to be, for people and policies: a signed JSON document.
+//!
+//! It holds nothing that differs from run to run or from machine to machine, so that independent
+//! verifiers arrive at the same bytes.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use preverify_protocol::{Inputs, Statistics};
+
+/// The evidence for one target.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// The object's name.
+    pub object: String,
+    /// SHA-256 of the object, in hexadecimal.
+    pub object_sha256: String,
+    /// What was set between open and load.
+    pub inputs: Inputs,
+    /// The kernel that verified.
+    pub kernel: Kernel,
+    /// The versions of what the verdict depends on, by name.
+    pub versions: BTreeMap<String, String>,
+    /// The programs, in the bundle's order.
+    pub programs: Vec<ProgramEvidence>,
+}
+
+/// The kernel that verified, and how it was started.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Kernel {
+    /// `uname -r`.
+    pub release: String,
+    /// `uname -v`.
+    pub version: String,
+    /// Its command line.
+    pub command_line: String,
+    /// The CPU that QEMU showed it.
+    pub cpu: String,
+}
+
+/// The evidence for one program.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgramEvidence {
+    /// The name of its function.
+    pub function: String,
+    /// Instructions that the verifier processed.
+    pub total_insns: u32,
+    /// States that it kept in all.
+    pub total_states: u32,
+    /// States that it kept at the peak.
+    pub peak_states: u32,
+    /// The most states of one instruction.
+    pub max_states_per_insn: u32,
+    /// The longest list of precision marks.
+    pub mark_read: u32,
+    /// What was proved of its native image.
+    pub proof: ProofEvidence,
+}
+
+/// That the image, relinked for another boot, equals that boot's own JIT output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProofEvidence {
+    /// Bytes of code compared, all equal.
+    pub code_bytes: usize,
+    /// Relocations applied before the comparison.
+    pub relocations: usize,
+}
+
+impl ProgramEvidence {
+    /// Leaves out what differs from run to run: the time.
+    pub fn new(function: &str, statistics: &Statistics, proof: ProofEvidence) -> Self {
+        Self {
+            function: function.into(),
+            total_insns: statistics.total_insns,
+            total_states: statistics.total_states,
+            peak_states: statistics.peak_states,
+            max_states_per_insn: statistics.max_states_per_insn,
+            mark_read: statistics.mark_read,
+            proof,
+        }
+    }
+}
