@@ -3,8 +3,13 @@
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::time::Duration;
 
 use preverify_protocol::Reply;
+use preverify_protocol::frame::FrameError;
+
+use crate::export::ExportError;
 
 /// Why something could not be done. It travels to the host as [`Reply::Failed`].
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +45,87 @@ pub enum AgentError {
     /// A command to run was empty.
     #[error("a command to run needs at least the program's path")]
     EmptyCommand,
+    /// No such object is loaded.
+    #[error("no object with the handle {handle} is loaded")]
+    NoObject {
+        /// As it was asked for.
+        handle: u32,
+    },
+    /// The object has no such program, or did not load it.
+    #[error("the object has not loaded a program {function}")]
+    NoProgram {
+        /// The name of its function.
+        function: String,
+    },
+    /// The process that held an object ended by itself.
+    #[error(
+        "the process that holds the object ended during {during} ({status}); it said:\n{messages}"
+    )]
+    HolderEnded {
+        /// What was under way.
+        during: &'static str,
+        /// How it ended.
+        status: ExitStatus,
+        /// The end of what libbpf said.
+        messages: String,
+    },
+    /// The process that holds an object cannot be talked to.
+    #[error("the process that holds the object cannot be talked to during {during}: {source}")]
+    Holder {
+        /// What was under way.
+        during: &'static str,
+        /// Why not.
+        source: FrameError,
+    },
+    /// The process that holds an object answered another question.
+    #[error("the process that holds the object gave an unexpected answer to {during}")]
+    UnexpectedAnswer {
+        /// What was under way.
+        during: &'static str,
+    },
+    /// The process that holds an object could not carry out what it should.
+    #[error("{message}")]
+    Relayed {
+        /// Its words.
+        message: String,
+        /// The errno.
+        errno: i32,
+    },
+    /// It took too long, and was ended.
+    #[error("{during} did not end within {} s", limit.as_secs())]
+    TimedOut {
+        /// What was under way.
+        during: &'static str,
+        /// The limit.
+        limit: Duration,
+    },
+    /// The verifier accepted a program and logged no statistics that can be read.
+    #[error("the kernel's statistics of the program {program} cannot be read: {log:?}")]
+    NoStatistics {
+        /// The name of its function.
+        program: String,
+        /// The log.
+        log: String,
+    },
+    /// A map holds a program or map that is not of its object.
+    #[error("the map {map} holds, under the key {key}, what is not of its object")]
+    ForeignSlot {
+        /// Its name.
+        map: String,
+        /// The key.
+        key: u32,
+    },
+    /// More is asked back of a test run than any gives.
+    #[error("a test run gives up to {limit} bytes of data back, and {asked} are asked for")]
+    TooMuchOutput {
+        /// As it was asked for.
+        asked: u32,
+        /// The limit.
+        limit: u32,
+    },
+    /// Programs cannot be exported.
+    #[error(transparent)]
+    Export(#[from] ExportError),
 }
 
 impl AgentError {
@@ -67,8 +153,16 @@ impl AgentError {
             Self::File { source, .. } | Self::System { source, .. } => {
                 source.raw_os_error().unwrap_or(0)
             }
-            Self::NoModule { .. } => libc::ENOENT,
-            Self::EmptyCommand => libc::EINVAL,
+            Self::NoModule { .. } | Self::NoObject { .. } | Self::NoProgram { .. } => libc::ENOENT,
+            Self::EmptyCommand | Self::TooMuchOutput { .. } => libc::EINVAL,
+            Self::TimedOut { .. } => libc::ETIMEDOUT,
+            Self::Relayed { errno, .. } => *errno,
+            Self::Export(error) => error.errno(),
+            Self::HolderEnded { .. }
+            | Self::Holder { .. }
+            | Self::UnexpectedAnswer { .. }
+            | Self::NoStatistics { .. }
+            | Self::ForeignSlot { .. } => 0,
         }
     }
 }

@@ -13,6 +13,7 @@ use rustix::system::uname;
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::error::AgentError;
+use crate::libbpf;
 
 const SYMBOLS_PATH: &str = "/proc/kallsyms";
 const SYSLOG_ACTION_READ_ALL: i32 = 3;
@@ -27,7 +28,10 @@ pub fn hello() -> Result<Hello, AgentError> {
         version: uname.version().to_string_lossy().into_owned(),
         machine: uname.machine().to_string_lossy().into_owned(),
         command_line: read_text("/proc/cmdline")?.trim_end().into(),
-        versions: BTreeMap::from([("agent".into(), env!("CARGO_PKG_VERSION").into())]),
+        versions: BTreeMap::from([
+            ("agent".into(), env!("CARGO_PKG_VERSION").into()),
+            ("libbpf".into(), libbpf::version()),
+        ]),
         info: kernel_part_info()?,
         kernel_config: kernel_config(&release)?,
         release,

@@ -11,16 +11,25 @@
 //!     cargo build -p preverify-guest --profile small --target x86_64-unknown-linux-gnu
 //! ```
 
+mod descriptors;
 mod error;
 mod exec;
+mod export;
+mod holder;
+mod inputs;
+mod libbpf;
+mod load;
 mod machine;
 mod modules;
 mod mounts;
 mod port;
 mod serve;
 mod settings;
+mod statistics;
+mod test_run;
 
 use std::convert::Infallible;
+use std::env;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -32,6 +41,12 @@ const EARLY_MODULES: &str = "/lib/preverify/early";
 const MODULES: &str = "/lib/preverify";
 
 fn main() -> ExitCode {
+    if env::args_os()
+        .nth(1)
+        .is_some_and(|argument| argument == holder::HOLD)
+    {
+        return finish(holder::hold());
+    }
     if std::process::id() != 1 {
         eprintln!(
             "preverify-agent is the first process of a verifier VM: put it into an initramfs as /init"
@@ -39,8 +54,7 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let Err(error) = run();
-    eprintln!("preverify-agent: {error}");
-    ExitCode::FAILURE
+    finish(Err(error))
 }
 
 fn run() -> Result<Infallible, AgentError> {
@@ -50,4 +64,14 @@ fn run() -> Result<Infallible, AgentError> {
     modules::insert_all(Path::new(EARLY_MODULES))?;
     modules::insert_all(Path::new(MODULES))?;
     serve::serve()
+}
+
+fn finish(result: Result<(), AgentError>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("preverify-agent: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -31,7 +31,6 @@ pub fn insert_all(folder: &Path) -> Result<(), AgentError> {
 }
 
 /// Inserts a module of this kernel, after those that it depends on.
-#[expect(dead_code, reason = "loading comes next")]
 pub fn modprobe(name: &str) -> Result<(), AgentError> {
     let folder = Path::new("/lib/modules").join(uname().release().to_string_lossy().as_ref());
     let read = |file: &str| match fs::read_to_string(folder.join(file)) {

@@ -3,19 +3,22 @@
 use std::convert::Infallible;
 use std::fs;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use preverify_protocol::frame::{self, FrameError};
-use preverify_protocol::{Reply, Request};
+use preverify_protocol::{ProgramRef, Reply, Request, TestRunReply, TestRunRequest};
 use rustix::event::Timespec;
-use rustix::process::{WaitOptions, wait};
 use rustix::system::{RebootCommand, reboot};
 
+use crate::descriptors::pinned;
 use crate::error::{AgentError, failed};
 use crate::exec::exec;
+use crate::holder::Holders;
 use crate::machine;
 use crate::port::Port;
+use crate::test_run::test_run;
 
 /// How long to wait for a request before looking for ended processes.
 const TICK: Timespec = Timespec {
@@ -26,13 +29,14 @@ const TICK: Timespec = Timespec {
 /// Opens the port and answers what comes.
 pub fn serve() -> Result<Infallible, AgentError> {
     let mut port = Port::open()?;
+    let mut holders = Holders::default();
     loop {
-        reap();
+        holders.reap();
         if !port.wait_for_request(&TICK)? {
             continue;
         }
         let reply = match frame::receive(&mut port) {
-            Ok(request) => answer(request),
+            Ok(request) => answer(&mut holders, request),
             Err(FrameError::Io(error)) => {
                 // Hosts go away; the next one starts anew.
                 if error.kind() != io::ErrorKind::UnexpectedEof {
@@ -53,11 +57,11 @@ pub fn serve() -> Result<Infallible, AgentError> {
     }
 }
 
-fn answer(request: Request) -> Reply {
-    carry_out(request).unwrap_or_else(Into::into)
+fn answer(holders: &mut Holders, request: Request) -> Reply {
+    carry_out(holders, request).unwrap_or_else(Into::into)
 }
 
-fn carry_out(request: Request) -> Result<Reply, AgentError> {
+fn carry_out(holders: &mut Holders, request: Request) -> Result<Reply, AgentError> {
     match request {
         Request::Hello => machine::hello().map(Reply::Hello),
         Request::Symbols => machine::symbols().map(Reply::Symbols),
@@ -76,8 +80,20 @@ fn carry_out(request: Request) -> Result<Reply, AgentError> {
             reboot(RebootCommand::PowerOff).map_err(AgentError::system("turn the machine off"))?;
             Ok(Reply::Done)
         }
-        Request::Load(_) | Request::Unload { .. } | Request::TestRun(_) => {
-            Ok(failed("this agent cannot load programs yet", libc::ENOSYS))
+        Request::Load(request) => holders.load(request).map(Reply::Load),
+        Request::Unload { handle } => holders.unload(handle).map(|()| Reply::Done),
+        Request::TestRun(request) => run(holders, request).map(Reply::TestRun),
+    }
+}
+
+fn run(holders: &mut Holders, request: TestRunRequest) -> Result<TestRunReply, AgentError> {
+    match &request.program {
+        ProgramRef::Pinned(path) => {
+            let program = pinned(path).map_err(AgentError::file("open", path))?;
+            test_run(program.as_fd(), &request)
+        }
+        ProgramRef::Loaded { handle, function } => {
+            holders.test_run(*handle, function.clone(), request)
         }
     }
 }
@@ -89,9 +105,4 @@ fn write_file(path: &Path, mode: u32, contents: &[u8]) -> Result<(), AgentError>
     fs::write(path, contents).map_err(AgentError::file("write", path))?;
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
         .map_err(AgentError::file("set the permissions of", path))
-}
-
-/// Everything that loses its parent becomes a child of the first process.
-fn reap() {
-    while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
 }

@@ -109,8 +109,10 @@ pub fn receive<T: DeserializeOwned>(stream: &mut impl Read) -> Result<T, FrameEr
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
-    use crate::Request;
+    use crate::{Inputs, LoadRequest, MapInputs, Request};
 
     fn sent() -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -133,6 +135,25 @@ mod tests {
                 path: "/proc/meminfo".into()
             }
         );
+    }
+
+    #[test]
+    fn what_is_left_out_of_inputs_arrives_as_left_out() {
+        let inputs = Inputs {
+            maps: BTreeMap::from([("m".to_owned(), MapInputs::default())]),
+            modules: vec!["nf_conntrack".into()],
+            ..Inputs::default()
+        };
+        let request = Request::Load(LoadRequest {
+            object: vec![1, 2, 3],
+            name: "o".into(),
+            inputs,
+            export: true,
+            time_limit: 7,
+        });
+        let mut bytes = Vec::new();
+        send(&mut bytes, &request).unwrap();
+        assert_eq!(receive::<Request>(&mut bytes.as_slice()).unwrap(), request);
     }
 
     #[test]

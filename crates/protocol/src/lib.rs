@@ -116,28 +116,26 @@ pub struct LoadRequest {
     pub inputs: Inputs,
     /// Export the loaded programs (needs the kernel part in its export role).
     pub export: bool,
-    /// Give up after so many seconds.
+    /// Give up after so many seconds, with [`Reply::Failed`] and `ETIMEDOUT`.
     pub time_limit: u32,
 }
 
 /// What an object's own user space would set between open and load.
+///
+/// It is read by people and programs from TOML and JSON, where everything may be left out. On the
+/// wire nothing may: its format does not name fields.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Inputs {
     /// By map.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub maps: BTreeMap<String, MapInputs>,
     /// By program (the name of its function).
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub programs: BTreeMap<String, ProgramInputs>,
     /// By global variable in `.rodata`, `.data` or `.bss`: its bytes in memory.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub globals: BTreeMap<String, GlobalValue>,
-    /// Kconfig text to take instead of the kernel's own.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Kconfig text; what it does not say, the kernel's own does.
     pub kconfig: Option<String>,
     /// Kernel modules to load first, by name.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub modules: Vec<String>,
 }
 
@@ -190,11 +188,11 @@ pub struct Loaded {
     pub handle: u32,
     /// The programs that were loaded, in the object's order.
     pub programs: Vec<LoadedProgram>,
-    /// All maps of the object, in its order; then the templates of inner maps.
+    /// The maps that were created, in the object's order; then the templates of inner maps.
     pub maps: Vec<LoadedMap>,
     /// What prog arrays and arrays of maps hold from the start.
     pub slots: Vec<LoadedSlot>,
-    /// The object's BTF as the kernel holds it.
+    /// The object's BTF as the kernel holds it: without what this kernel does not know.
     pub btf: Option<Vec<u8>>,
     /// libbpf's warnings.
     pub warnings: String,
@@ -209,7 +207,9 @@ pub struct LoadedProgram {
     pub elf_section: String,
     /// `BPF_F_*` flags that it was loaded with.
     pub prog_flags: u32,
-    /// The name of the kernel function or hook that it attaches to, if `attach_btf_id` is set.
+    /// The name, in the kernel's BTF, of what it attaches to, if `attach_btf_id` is set: a function,
+    /// `bpf_lsm_` and a hook, `btf_trace_` and a tracepoint, `bpf_iter_` and what is iterated, or a
+    /// structure of functions.
     pub attach_name: Option<String>,
     /// The verifier's statistics.
     pub statistics: Statistics,
@@ -298,9 +298,10 @@ pub struct Rejection {
     pub program: Option<String>,
     /// The errno.
     pub errno: i32,
-    /// The verifier's full log.
+    /// The verifier's log: with the path to its objection if the time limit allowed to produce it,
+    /// and of that the last 16 MiB.
     pub verifier_log: String,
-    /// libbpf's messages.
+    /// libbpf's messages, and the agent's own.
     pub libbpf_log: String,
 }
 
@@ -326,7 +327,7 @@ pub struct TestRunRequest {
     pub data_in: Option<Vec<u8>>,
     /// The context.
     pub context_in: Option<Vec<u8>>,
-    /// How often.
+    /// How often; zero is once. Programs whose type does not repeat run once or are refused.
     pub repeat: u32,
     /// `BPF_F_TEST_*` flags.
     pub flags: u32,
