@@ -15,16 +15,16 @@ mod debian;
 mod expectations;
 mod selftests;
 
-use std::env;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use preverify_target::debian::{Apt, DebianError};
+use preverify_target::{TargetError, default_cache};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::bpf::CompileError;
-use crate::packages::PackageError;
 use crate::run::RunError;
 
 pub use expectations::Expectation;
@@ -34,7 +34,10 @@ pub use expectations::Expectation;
 pub enum CorpusError {
     /// A package could not be had.
     #[error(transparent)]
-    Package(#[from] PackageError),
+    Package(#[from] DebianError),
+    /// There is no cache, or apt has no place in it.
+    #[error(transparent)]
+    Cache(#[from] TargetError),
     /// A program failed.
     #[error(transparent)]
     Run(#[from] RunError),
@@ -50,9 +53,6 @@ pub enum CorpusError {
     /// The list of objects is not there or not readable.
     #[error("{}: {cause}: `cargo xtask corpus build` makes it", path.display())]
     List { path: PathBuf, cause: io::Error },
-    /// There is no place for the cache.
-    #[error("neither PREVERIFY_CACHE nor HOME is set: set one to say where the cache is")]
-    NoCache,
 }
 
 /// Where an object came from.
@@ -85,10 +85,14 @@ pub struct CorpusObject {
 
 /// Makes the corpus, or brings it up to date.
 pub fn build() -> Result<(), CorpusError> {
-    let cache = cache()?;
+    let cache = default_cache()?;
     let corpus = folder(&cache);
-    let mut found = debian::collect(&corpus)?;
-    let selftests = selftests::compile(&corpus)?;
+    let apt = Apt::open(&cache)?;
+    if let Some(failure) = apt.update()? {
+        println!("going on with the package lists that there are: {failure}");
+    }
+    let mut found = debian::collect(&apt, &corpus)?;
+    let selftests = selftests::compile(&apt, &corpus)?;
     found.extend(selftests.objects);
     found.sort_by(|a, b| a.id.cmp(&b.id));
     save(&corpus, &found)?;
@@ -130,18 +134,6 @@ pub fn objects(cache: &Path) -> Result<Vec<CorpusObject>, CorpusError> {
         object.path = corpus.join(&object.path);
     }
     Ok(objects)
-}
-
-/// The cache of everything that is downloaded or made: `PREVERIFY_CACHE` or `~/.cache/preverify`.
-pub fn cache() -> Result<PathBuf, CorpusError> {
-    let set = |name| {
-        env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
-    set("PREVERIFY_CACHE")
-        .or_else(|| Some(set("HOME")?.join(".cache/preverify")))
-        .ok_or(CorpusError::NoCache)
 }
 
 fn save(corpus: &Path, objects: &[CorpusObject]) -> Result<(), CorpusError> {

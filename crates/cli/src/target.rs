@@ -10,9 +10,9 @@ use preverify_target::{
 };
 use serde_json::{Value, json};
 
-/// What to do with targets.
+/// The kernels that objects are verified for
 #[derive(Debug, Subcommand)]
-pub enum TargetCommand {
+pub enum Command {
     /// Adds a target: fetches its kernel, boots it, and keeps snapshots of it.
     ///
     /// A kernel of Debian's is downloaded and unpacked, and not installed. It is called
@@ -63,7 +63,12 @@ pub struct Add {
     cpu: String,
     /// What devices have on the kernel's command line, as far as verification depends on it
     /// (mitigations=, lsm=).
-    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true
+    )]
     cmdline: String,
     /// The most CPUs that a device may have.
     #[arg(
@@ -76,13 +81,13 @@ pub struct Add {
 }
 
 /// Carries out a command.
-pub fn run(command: TargetCommand) -> Result<(), TargetError> {
+pub fn run(command: Command) -> Result<(), TargetError> {
     let store = Store::open(&default_cache()?)?;
     match command {
-        TargetCommand::Add(add) => self::add(&store, add),
-        TargetCommand::List { json } => list(&store, json),
-        TargetCommand::Show { name, json } => show(&store.get(&name)?, json),
-        TargetCommand::Remove { name } => {
+        Command::Add(add) => self::add(&store, add),
+        Command::List { json } => list(&store, json),
+        Command::Show { name, json } => show(&store.get(&name)?, json),
+        Command::Remove { name } => {
             store.remove(&name)?;
             println!("removed {name}");
             Ok(())
@@ -217,6 +222,5 @@ fn megabytes(bytes: u64) -> String {
 }
 
 fn debian_kernel(text: &str) -> Result<DebianKernel, String> {
-    text.parse()
-        .map_err(|error: TargetError| error.to_string())
+    text.parse().map_err(|error: TargetError| error.to_string())
 }

@@ -9,11 +9,11 @@ use memchr::memmem;
 use object::LittleEndian;
 use object::elf::{EM_BPF, FileHeader64, SHT_NOBITS};
 use object::read::elf::{FileHeader, SectionHeader};
+use preverify_target::debian::{self, Apt, Deb};
 
 use super::{
     CorpusError, CorpusObject, Source, at, debs, hex_digest, object_path, read, unpacked, write,
 };
-use crate::packages::{self, Deb};
 
 /// The packages with objects inside.
 const PACKAGES: [&str; 6] = [
@@ -29,10 +29,10 @@ const PACKAGES: [&str; 6] = [
 const ELF_MAGIC: &[u8] = b"\x7fELF\x02\x01\x01";
 
 /// Downloads the packages and takes the objects out of them.
-pub(super) fn collect(corpus: &Path) -> Result<Vec<CorpusObject>, CorpusError> {
+pub(super) fn collect(apt: &Apt, corpus: &Path) -> Result<Vec<CorpusObject>, CorpusError> {
     let mut objects = Vec::new();
-    for deb in packages::download(&PACKAGES, &debs(corpus))? {
-        let contents = packages::unpack(&deb, &unpacked(corpus))?;
+    for deb in apt.download(&PACKAGES, &debs(corpus))? {
+        let contents = debian::unpack(&deb, &unpacked(corpus))?;
         objects.extend(collect_package(corpus, &deb, &contents)?);
     }
     Ok(objects)

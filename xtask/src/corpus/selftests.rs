@@ -9,12 +9,13 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use preverify_target::debian::{self, Apt, Deb};
+
 use super::{
     CorpusError, CorpusObject, Source, at, create_folder, debs, expectations, failures, hex_digest,
     object_path, read, remove_folder, unpacked, write,
 };
 use crate::bpf::{self, CompileError, Compiler};
-use crate::packages::{self, Deb};
 use crate::run::{RunError, run_command};
 
 const SOURCE_PACKAGE: &str = "linux-source-6.12";
@@ -55,8 +56,8 @@ pub(super) struct Selftests {
 }
 
 /// Compiles those selftests that are not compiled yet.
-pub(super) fn compile(corpus: &Path) -> Result<Selftests, CorpusError> {
-    let [source, headers] = download(corpus)?;
+pub(super) fn compile(apt: &Apt, corpus: &Path) -> Result<Selftests, CorpusError> {
+    let [source, headers] = download(apt, corpus)?;
     let linux = Linux::prepare(corpus, &source, &headers)?;
     forget_other_recipes(corpus, &[&source, &headers])?;
 
@@ -96,9 +97,9 @@ pub(super) fn compile(corpus: &Path) -> Result<Selftests, CorpusError> {
     Ok(selftests)
 }
 
-fn download(corpus: &Path) -> Result<[Deb; 2], CorpusError> {
-    let headers = packages::meant_by(HEADERS_PACKAGE)?;
-    let debs = packages::download(&[SOURCE_PACKAGE, &headers], &debs(corpus))?;
+fn download(apt: &Apt, corpus: &Path) -> Result<[Deb; 2], CorpusError> {
+    let headers = apt.meant_by(HEADERS_PACKAGE)?;
+    let debs = apt.download(&[SOURCE_PACKAGE, &headers], &debs(corpus))?;
     Ok(<[Deb; 2]>::try_from(debs).expect("one file for each package"))
 }
 
@@ -180,7 +181,7 @@ impl Linux {
         };
         linux.unpack_source(source)?;
         linux.make_bpftool()?;
-        let headers_contents = packages::unpack(headers, &unpacked(corpus))?;
+        let headers_contents = debian::unpack(headers, &unpacked(corpus))?;
         linux.write_vmlinux_h(headers, &headers_contents)?;
         Ok(linux)
     }
