@@ -21,7 +21,7 @@ pub struct MachineSpec {
     pub command_line: String,
     /// Memory. Pages that the guest never touches cost nothing.
     pub memory_mib: u32,
-    /// CPUs.
+    /// CPUs that run.
     pub cpus: u32,
     /// CPUs that the kernel must be ready for (its `nr_cpu_ids`), at least `cpus`.
     pub max_cpus: u32,
@@ -59,10 +59,7 @@ impl MachineSpec {
             .pair("-accel", self.accelerator.argument())
             .pair("-cpu", &self.cpu)
             .pair("-m", format!("{}M", self.memory_mib))
-            .pair(
-                "-smp",
-                format!("cpus={},maxcpus={}", self.cpus, self.max_cpus),
-            );
+            .pair("-smp", self.max_cpus.max(self.cpus).to_string());
         match memory {
             Memory::Private => arguments.pair("-machine", MACHINE),
             Memory::Recorded(file) => self.memory_file(&mut arguments, file, true),
@@ -111,9 +108,11 @@ impl MachineSpec {
 
     fn full_command_line(&self) -> String {
         // `no_timer_check`: an emulated timer that is late is no broken timer.
+        // `maxcpus`: the kernel finds all CPUs, and brings only so many up. CPUs to be plugged in
+        // later would not do: a kernel that sees no hypervisor does not believe in them.
         let own = format!(
-            "console=ttyS0 panic=-1 no_timer_check possible_cpus={}",
-            self.max_cpus
+            "console=ttyS0 panic=-1 no_timer_check maxcpus={}",
+            self.cpus
         );
         format!("{own} {}", self.command_line).trim_end().to_owned()
     }
