@@ -1,5 +1,79 @@
 //! `preverify-load`, the device's command.
+//!
+//! Devices have no libraries to rely on, so it is built as a static binary:
+//!
+//! ```text
+//! CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS="-C target-feature=+crt-static" \
+//!     cargo build -p preverify-device --bin preverify-load --profile small --target x86_64-unknown-linux-gnu
+//! ```
 
-fn main() {
-    println!("{}", preverify_device::attach::plan::FORMS);
+#![forbid(unsafe_code)]
+
+mod arguments;
+mod command;
+mod help;
+mod json;
+
+use std::error::Error;
+use std::io;
+use std::process::ExitCode;
+
+use command::CommandError;
+
+/// The kernel part said no, as opposed to any other failure.
+const REFUSED: u8 = 3;
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let command = match arguments::parse(lexopt::Parser::from_env()) {
+        Ok(command) => command,
+        Err(error) => {
+            eprintln!("preverify-load: {error}");
+            return ExitCode::from(USAGE);
+        }
+    };
+    let Err(error) = command::run(command, &mut io::stdout().lock()) else {
+        return ExitCode::SUCCESS;
+    };
+    // Whoever reads the output has seen enough.
+    if matches!(&error, CommandError::Output(error) if error.kind() == io::ErrorKind::BrokenPipe) {
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("preverify-load: {}", with_causes(&error));
+    if is_permission(&error) {
+        eprintln!(
+            "preverify-load: it needs CAP_BPF and CAP_PERFMON, CAP_NET_ADMIN for network programs, \
+             CAP_SYS_ADMIN for trust: run it as root"
+        );
+    }
+    match error.refusal() {
+        Some(_) => ExitCode::from(REFUSED),
+        None => ExitCode::FAILURE,
+    }
+}
+
+fn with_causes(error: &CommandError) -> String {
+    let mut text = error.to_string();
+    for cause in causes(error).skip(1) {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+    }
+    text
+}
+
+fn is_permission(error: &CommandError) -> bool {
+    let by_cause = causes(error).any(|cause| {
+        cause
+            .downcast_ref::<io::Error>()
+            .is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+    });
+    by_cause
+        || error
+            .refusal()
+            .is_some_and(|refusal| [libc::EPERM, libc::EACCES].contains(&refusal.errno))
+}
+
+fn causes(error: &CommandError) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    let first: &(dyn Error + 'static) = error;
+    std::iter::successors(Some(first), |error| (*error).source())
 }

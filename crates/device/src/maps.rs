@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use preverify_abi::kinds::MapType;
 use preverify_bundle::{Map, MapUse, ReadError, SectionId, Target};
 
-use crate::pins::{self, Kind};
+use crate::pins;
 use crate::selection::Selection;
 use crate::sys::bpf::{self, MapCreate, MapInfo};
 use crate::sys::cpus;
@@ -216,7 +216,7 @@ fn attributes(map: &Map, types: &Types, inner: Option<BorrowedFd<'_>>) -> io::Re
         ..MapCreate::default()
     };
     if kind == MapType::PERF_EVENT_ARRAY && map.max_entries == 0 {
-        attributes.max_entries = u32::try_from(cpus::possible()?).unwrap_or(u32::MAX);
+        attributes.max_entries = u32::try_from(cpus::possible()?.len()).unwrap_or(u32::MAX);
     }
     // The manifest's rules leave room for the terminating zero.
     attributes.name[..map.name.len()].copy_from_slice(map.name.as_bytes());
@@ -272,18 +272,17 @@ fn reuse(map: &Map, path: &Path) -> Result<Option<MapHandle>, MapError> {
         path: path.to_owned(),
         source,
     };
-    let descriptor = match bpf::object_get(path) {
-        Ok(descriptor) => descriptor,
+    let handle = match pins::open_map(path) {
+        Ok(Some(handle)) => handle,
+        Ok(None) => {
+            return Err(MapError::NotAMap {
+                map: map.full_name.clone(),
+                path: path.to_owned(),
+            });
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(fails(error)),
     };
-    if pins::kind(descriptor.as_fd()).map_err(fails)? != Some(Kind::Map) {
-        return Err(MapError::NotAMap {
-            map: map.full_name.clone(),
-            path: path.to_owned(),
-        });
-    }
-    let handle = MapHandle::new(descriptor).map_err(fails)?;
     match difference(map, handle.info()) {
         None => Ok(Some(handle)),
         Some((attribute, expected, found)) => Err(MapError::Different {
@@ -499,7 +498,7 @@ mod tests {
         events.map_type = MapType::PERF_EVENT_ARRAY.0;
         events.max_entries = 0;
         let made = attributes(&events, &Types(None), None).unwrap();
-        assert_eq!(made.max_entries as usize, cpus::possible().unwrap());
+        assert_eq!(made.max_entries as usize, cpus::possible().unwrap().len());
     }
 
     #[test]

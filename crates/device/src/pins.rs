@@ -1,5 +1,6 @@
 //! A bundle's folder in a BPF file system: its programs, `maps/` and `links/`.
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -11,6 +12,7 @@ use preverify_bundle::Target;
 use crate::attach::Attachment;
 use crate::loaded::Loaded;
 use crate::sys::bpf::{self, LinkInfo, MapInfo, ProgramInfo};
+use crate::sys::map::MapHandle;
 use crate::sys::statfs::is_bpf_fs;
 
 /// Where BPF file systems are usually mounted.
@@ -95,14 +97,12 @@ impl Place {
             let name = file_name(&target.maps[index].full_name);
             pin(map.as_fd(), &maps.join(name))?;
         }
-        if !attachments.is_empty() {
-            let links = pins.folder.join(LINKS);
-            make_folder(&links)?;
-            for (index, attachment) in attachments {
-                let name = file_name(&target.programs[*index].function);
-                for (suffix, link) in attachment.links() {
-                    pin(link, &links.join(format!("{name}{suffix}")))?;
-                }
+        let links = links(target, attachments);
+        if !links.is_empty() {
+            let folder = pins.folder.join(LINKS);
+            make_folder(&folder)?;
+            for (name, link) in links {
+                pin(link, &folder.join(name))?;
             }
         }
         fs::rename(&pins.folder, &self.folder).map_err(|source| match source.kind() {
@@ -118,6 +118,32 @@ impl Place {
         pins.folder = self.folder;
         Ok(pins)
     }
+}
+
+/// The links with their names: those of their programs, numbered where a program has several.
+fn links<'a>(
+    target: &Target,
+    attachments: &'a [(usize, Attachment)],
+) -> Vec<(String, BorrowedFd<'a>)> {
+    let mut named = Vec::new();
+    for (index, program) in target.programs.iter().enumerate() {
+        let name = file_name(&program.function);
+        let links: Vec<_> = attachments
+            .iter()
+            .filter(|(of, _)| *of == index)
+            .flat_map(|(_, attachment)| attachment.links())
+            .collect();
+        match links[..] {
+            [link] => named.push((name, link)),
+            _ => named.extend(
+                links
+                    .into_iter()
+                    .enumerate()
+                    .map(|(number, link)| (format!("{name}_{number}"), link)),
+            ),
+        }
+    }
+    named
 }
 
 /// What was pinned. It is unpinned again when this is dropped, unless [`Pins::keep`] was called.
@@ -242,6 +268,15 @@ pub fn walk(folder: &Path) -> Result<Vec<Pin>, PinError> {
     Ok(pins)
 }
 
+/// The map that is pinned at a path; nothing if it is no map.
+pub fn open_map(path: &Path) -> io::Result<Option<MapHandle>> {
+    let object = bpf::object_get(path)?;
+    match kind(object.as_fd())? {
+        Some(Kind::Map) => MapHandle::new(object).map(Some),
+        _ => Ok(None),
+    }
+}
+
 /// What is pinned at a path; nothing if it went away, or is of a kind that is not known here.
 fn object(path: &Path) -> Result<Option<Object>, PinError> {
     let look = || {
@@ -260,15 +295,45 @@ fn object(path: &Path) -> Result<Option<Object>, PinError> {
     }
 }
 
+/// `enum bpf_link_type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkType(pub u32);
+
+impl fmt::Display for LinkType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const NAMES: [&str; 14] = [
+            "raw_tracepoint",
+            "tracing",
+            "cgroup",
+            "iter",
+            "netns",
+            "xdp",
+            "perf_event",
+            "kprobe_multi",
+            "struct_ops",
+            "netfilter",
+            "tcx",
+            "uprobe_multi",
+            "netkit",
+            "sockmap",
+        ];
+        let index = (self.0 as usize).checked_sub(1);
+        match index.and_then(|index| NAMES.get(index)) {
+            Some(name) => f.pad(name),
+            None => self.0.fmt(f),
+        }
+    }
+}
+
 /// What a descriptor of the BPF system call stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+enum Kind {
     Map,
     Program,
     Link,
 }
 
-pub(crate) fn kind(object: BorrowedFd<'_>) -> io::Result<Option<Kind>> {
+fn kind(object: BorrowedFd<'_>) -> io::Result<Option<Kind>> {
     let target = fs::read_link(format!("/proc/self/fd/{}", object.as_raw_fd()))?;
     Ok(match target.to_str() {
         Some("anon_inode:bpf-map") => Some(Kind::Map),

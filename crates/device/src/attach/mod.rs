@@ -63,27 +63,18 @@ impl Attachment {
         Ok(Self { parts })
     }
 
-    /// Its links, each with what tells it from the others in a file's name.
-    pub fn links(&self) -> impl Iterator<Item = (String, BorrowedFd<'_>)> {
-        let several = self.parts.len() > 1;
-        self.parts
-            .iter()
-            .enumerate()
-            .filter_map(move |(number, part)| {
-                let Part::Link(link) = part else { return None };
-                let suffix = if several {
-                    format!("_{number}")
-                } else {
-                    String::new()
-                };
-                Some((suffix, link.as_fd()))
-            })
+    /// Its links.
+    pub fn links(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.parts.iter().filter_map(|part| match part {
+            Part::Link(link) => Some(link.as_fd()),
+            _ => None,
+        })
     }
 
     /// The kernel's numbers of its links.
     pub fn link_ids(&self) -> io::Result<Vec<u32>> {
         self.links()
-            .map(|(_, link)| Ok(bpf::info::<LinkInfo>(link)?.id))
+            .map(|link| Ok(bpf::info::<LinkInfo>(link)?.id))
             .collect()
     }
 

@@ -3,9 +3,9 @@
 use std::fs;
 use std::io;
 
-/// The number of CPUs that may ever be there: a per-CPU map has a value for each.
-pub fn possible() -> io::Result<usize> {
-    read("/sys/devices/system/cpu/possible").map(|cpus| cpus.len())
+/// The CPUs that may ever be there: a per-CPU map has a value for each, in this order.
+pub fn possible() -> io::Result<Vec<u32>> {
+    read("/sys/devices/system/cpu/possible")
 }
 
 /// The CPUs that run now.

@@ -23,7 +23,7 @@ impl MapHandle {
         let info: MapInfo = bpf::info(descriptor.as_fd())?;
         let kind = MapType(info.map_type);
         let value_size = if kind.is_per_cpu() {
-            (info.value_size as usize).next_multiple_of(8) * cpus::possible()?
+            (info.value_size as usize).next_multiple_of(8) * cpus::possible()?.len()
         } else if holds_descriptors(kind) {
             size_of::<u32>()
         } else {
