@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Images and their symbols, once they have been checked.
+ */
+#ifndef PV_IMAGE_H
+#define PV_IMAGE_H
+
+#include <linux/filter.h>
+#include <linux/types.h>
+
+#include "preverified.h"
+#include "reason.h"
+
+/*
+ * All pointers are into the sections' bytes. After pv_image_parse(), functions lie one behind
+ * the other, relocations lie within their function and do not overlap, indices are good, and
+ * symbols lie within the kernel. Tail calls are not checked yet: their code needs relocating.
+ */
+struct pv_image {
+	const struct pv_image_header *header;
+	const struct pv_function *functions;
+	const u8 *code;
+	const struct pv_reloc *relocs;
+	const struct pv_extable *extable;
+	const struct pv_poke *pokes;
+	const struct bpf_insn *xlated;
+	const struct pv_symbol *symbols;
+};
+
+struct pv_bytes {
+	const void *data;
+	u32 size;
+};
+
+/* The bytes must be aligned as kvmalloc() aligns, and outlive @image. */
+int pv_image_parse(struct pv_image *image, struct pv_bytes bytes, struct pv_bytes symbols,
+		   u32 map_count, struct pv_reason *reason);
+
+/* The address of one of the image's symbols. */
+u64 pv_image_symbol(const struct pv_image *image, u32 index);
+
+#endif /* PV_IMAGE_H */

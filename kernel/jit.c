@@ -1,0 +1,389 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * What jit_subprogs() and bpf_int_jit_compile() leave behind, without compiling.
+ */
+#include <linux/bpf.h>
+#include <linux/err.h>
+#include <linux/extable.h>
+#include <linux/filter.h>
+#include <linux/mutex.h>
+#include <linux/sched.h>
+#include <linux/slab.h>
+#include <linux/string.h>
+
+#include "arch.h"
+#include "compat/program.h"
+#include "jit.h"
+#include "relocate.h"
+#include "symbols.h"
+#include "table.h"
+
+/* Memory for a function's code, before it is finished. */
+struct pv_memory {
+	/* Where it is going to run, and where it can be written now. NULL once it is finished. */
+	struct bpf_binary_header *header;
+	struct bpf_binary_header *writable_header;
+	u8 *writable;
+};
+
+/* A program in the making. */
+struct pv_build {
+	struct bpf_prog *prog;
+	const struct pv_image *image;
+	u32 count;
+	struct pv_memory *memory;
+	/* Where the functions are going to run. */
+	u8 **code;
+};
+
+static int pv_build_alloc(struct pv_build *build);
+static void pv_build_free(struct pv_build *build);
+static int pv_add_functions(struct pv_build *build, struct pv_reason *reason);
+static int pv_alloc_memory(struct pv_build *build, struct pv_reason *reason);
+static int pv_write_code(struct pv_build *build, struct pv_reason *reason);
+static int pv_add_pokes(struct pv_build *build, struct pv_reason *reason);
+static int pv_finish_code(struct pv_build *build, struct pv_reason *reason);
+static void pv_finish_pokes(struct bpf_prog *prog);
+static void pv_finish_program(struct pv_build *build);
+
+int pv_jit(struct bpf_prog *prog, const struct pv_image *image, struct pv_reason *reason)
+{
+	struct pv_build build = {
+		.prog = prog,
+		.image = image,
+		.count = pv_count(&image->header->functions),
+	};
+	int err;
+
+	err = pv_build_alloc(&build);
+	if (err)
+		return pv_refuse(reason, err, "no memory for the program's functions");
+	err = pv_add_functions(&build, reason);
+	if (err)
+		goto out;
+	err = pv_alloc_memory(&build, reason);
+	if (err)
+		goto out;
+	err = pv_write_code(&build, reason);
+	if (err)
+		goto out;
+	err = pv_add_pokes(&build, reason);
+	if (err)
+		goto out;
+	err = pv_finish_code(&build, reason);
+	if (err)
+		goto out;
+	pv_finish_pokes(prog);
+	pv_finish_program(&build);
+out:
+	pv_build_free(&build);
+	return err;
+}
+
+static int pv_build_alloc(struct pv_build *build)
+{
+	build->memory = kcalloc(build->count, sizeof(*build->memory), GFP_KERNEL);
+	build->code = kcalloc(build->count, sizeof(*build->code), GFP_KERNEL);
+	if (build->memory && build->code)
+		return 0;
+	pv_build_free(build);
+	return -ENOMEM;
+}
+
+static void pv_build_free(struct pv_build *build)
+{
+	struct pv_memory *memory;
+	u32 i;
+
+	for (i = 0; build->memory && i < build->count; i++) {
+		memory = &build->memory[i];
+		if (!memory->header)
+			continue;
+		/* Its size is read from where it is to run, which only finishing writes. */
+		pv_call(bpf_arch_text_copy)(&memory->header->size, &memory->writable_header->size,
+					    sizeof(memory->header->size));
+		pv_call(bpf_jit_binary_pack_free)(memory->header, memory->writable_header);
+	}
+	kfree(build->memory);
+	kfree(build->code);
+}
+
+/* Whose code a function's is: a program of one function is that function. */
+static struct bpf_prog *pv_owner(const struct pv_build *build, u32 function)
+{
+	return build->count == 1 ? build->prog : build->prog->aux->func[function];
+}
+
+static struct bpf_prog *pv_new_function(const struct pv_build *build, u32 index);
+
+/* The program frees its functions, and the array if there is one function at least. */
+static int pv_add_functions(struct pv_build *build, struct pv_reason *reason)
+{
+	u32 visible = le32_to_cpu(build->image->header->conclusions.visible_functions);
+	struct bpf_prog *prog = build->prog;
+	struct bpf_prog **functions;
+	u32 i;
+
+	if (build->count == 1)
+		return 0;
+
+	functions = kcalloc(build->count, sizeof(*functions), GFP_KERNEL);
+	if (!functions)
+		return pv_refuse(reason, -ENOMEM, "no memory for the program's functions");
+	for (i = 0; i < build->count; i++) {
+		functions[i] = pv_new_function(build, i);
+		if (!functions[i])
+			goto err_functions;
+		prog->aux->func = functions;
+		pv_set_owned_functions(prog, i + 1);
+	}
+	for (i = 0; i < build->count; i++) {
+		functions[i]->aux->func = functions;
+		pv_set_owned_functions(functions[i], build->count);
+		if (!pv_set_visible_functions(functions[i], visible))
+			return pv_refuse(reason, -EBADMSG,
+					 "the image hides functions, which this kernel cannot");
+	}
+	pv_set_visible_functions(prog, visible);
+	return 0;
+
+err_functions:
+	if (!i)
+		kfree(functions);
+	return pv_refuse(reason, -ENOMEM, "no memory for the program's functions");
+}
+
+static struct bpf_prog *pv_new_function(const struct pv_build *build, u32 index)
+{
+	const struct pv_function *record = &build->image->functions[index];
+	u32 flags = le32_to_cpu(record->flags);
+	struct bpf_prog *function;
+
+	function = pv_call(bpf_prog_alloc_no_stats)(bpf_prog_size(0), GFP_USER);
+	if (!function)
+		return NULL;
+	function->type = build->prog->type;
+	function->is_func = 1;
+	function->jit_requested = 1;
+	pv_set_sleepable(function, pv_is_sleepable(build->prog));
+	pv_set_changes_pkt_data(function, flags & PV_FUNCTION_CHANGES_PKT_DATA);
+	memcpy(function->tag, record->tag, sizeof(function->tag));
+	function->aux->func_idx = index;
+	/* As the kernel names functions without BTF. */
+	function->aux->name[0] = 'F';
+	function->aux->stack_depth = le32_to_cpu(record->stack_depth);
+	function->aux->tail_call_reachable = flags & PV_FUNCTION_TAIL_CALL_REACHABLE;
+	return function;
+}
+
+/* All functions first: each can refer to each. */
+static int pv_alloc_memory(struct pv_build *build, struct pv_reason *reason)
+{
+	const struct pv_function *record = build->image->functions;
+	struct pv_memory *memory = build->memory;
+	u32 i, size;
+
+	for (i = 0; i < build->count; i++) {
+		size = pv_arch_size(le32_to_cpu(record[i].code.count),
+				    le32_to_cpu(record[i].extable.count));
+		memory[i].header =
+			pv_call(bpf_jit_binary_pack_alloc)(size, &build->code[i],
+							   pv_arch_alignment,
+							   &memory[i].writable_header,
+							   &memory[i].writable, pv_arch_fill,
+							   false);
+		if (!memory[i].header)
+			return pv_refuse(reason, -ENOMEM,
+					 "no executable memory for %u bytes of code", size);
+	}
+	return 0;
+}
+
+static void pv_write_extable(const struct pv_build *build, u32 function);
+static int pv_check_pokes(const struct pv_build *build, struct pv_reason *reason);
+
+static int pv_write_code(struct pv_build *build, struct pv_reason *reason)
+{
+	const struct pv_image *image = build->image;
+	const struct pv_addresses addresses = {
+		.image = image,
+		.maps = build->prog->aux->used_maps,
+		.functions = build->code,
+		.aux = build->prog->aux,
+	};
+	int err;
+	u32 i;
+
+	for (i = 0; i < build->count; i++) {
+		const struct pv_range *code = &image->functions[i].code;
+
+		memcpy(build->memory[i].writable, image->code + le32_to_cpu(code->first),
+		       le32_to_cpu(code->count));
+		err = pv_relocate(build->memory[i].writable, i, &addresses, reason);
+		if (err)
+			return err;
+		pv_write_extable(build, i);
+		cond_resched();
+	}
+	return pv_check_pokes(build, reason);
+}
+
+static struct exception_table_entry *pv_extable_at(const struct pv_build *build, u8 *code,
+						   u32 function)
+{
+	u32 size = le32_to_cpu(build->image->functions[function].code.count);
+
+	return (struct exception_table_entry *)(code + pv_arch_extable_offset(size));
+}
+
+static void pv_write_extable(const struct pv_build *build, u32 function)
+{
+	const struct pv_range *range = &build->image->functions[function].extable;
+	const struct pv_extable *records = build->image->extable + le32_to_cpu(range->first);
+	u8 *code = build->code[function];
+	u32 i;
+
+	for (i = 0; i < le32_to_cpu(range->count); i++)
+		pv_arch_write_exception(pv_extable_at(build, build->memory[function].writable,
+						      function) + i,
+					pv_extable_at(build, code, function) + i, code,
+					&records[i]);
+}
+
+static int pv_check_pokes(const struct pv_build *build, struct pv_reason *reason)
+{
+	const struct bpf_prog_aux *aux = build->prog->aux;
+	u32 i, function, map;
+
+	for (i = 0; i < pv_count(&build->image->header->pokes); i++) {
+		const struct pv_poke *poke = &build->image->pokes[i];
+
+		function = le32_to_cpu(poke->function);
+		map = le32_to_cpu(poke->map);
+		if (function >= build->count || map >= aux->used_map_cnt ||
+		    aux->used_maps[map]->map_type != BPF_MAP_TYPE_PROG_ARRAY ||
+		    le32_to_cpu(poke->key) >= aux->used_maps[map]->max_entries ||
+		    le32_to_cpu(poke->adjust) > U8_MAX ||
+		    !pv_arch_poke_good(build->memory[function].writable,
+				       le32_to_cpu(build->image->functions[function].code.count),
+				       poke))
+			return pv_refuse(reason, -EBADMSG, "tail call %u of the image is malformed",
+					 i);
+	}
+	return 0;
+}
+
+static void pv_fill_poke(const struct pv_build *build, const struct pv_poke *record,
+			 struct bpf_jit_poke_descriptor *poke);
+
+/* The program frees the descriptors, and lets go of the prog arrays. */
+static int pv_add_pokes(struct pv_build *build, struct pv_reason *reason)
+{
+	u32 count = pv_count(&build->image->header->pokes);
+	struct bpf_prog_aux *aux = build->prog->aux;
+	struct bpf_map *map;
+	int err;
+	u32 i;
+
+	if (!count)
+		return 0;
+
+	aux->poke_tab = kcalloc(count, sizeof(*aux->poke_tab), GFP_KERNEL);
+	if (!aux->poke_tab)
+		return pv_refuse(reason, -ENOMEM, "no memory for the program's tail calls");
+	aux->size_poke_tab = count;
+	for (i = 0; i < count; i++)
+		pv_fill_poke(build, &build->image->pokes[i], &aux->poke_tab[i]);
+	for (i = 0; build->count > 1 && i < build->count; i++) {
+		aux->func[i]->aux->poke_tab = aux->poke_tab;
+		aux->func[i]->aux->size_poke_tab = count;
+	}
+
+	for (i = 0; i < count; i++) {
+		map = aux->poke_tab[i].tail_call.map;
+		err = map->ops->map_poke_track(map, aux);
+		if (err)
+			return pv_refuse(reason, err, "no memory for the program's tail calls");
+	}
+	return 0;
+}
+
+static void pv_fill_poke(const struct pv_build *build, const struct pv_poke *record,
+			 struct bpf_jit_poke_descriptor *poke)
+{
+	u32 function = le32_to_cpu(record->function);
+	u8 *code = build->code[function];
+
+	poke->tailcall_target = code + le32_to_cpu(record->target);
+	poke->tailcall_bypass = code + le32_to_cpu(record->bypass);
+	poke->bypass_addr = code + le32_to_cpu(record->bypass_target);
+	poke->aux = pv_owner(build, function)->aux;
+	poke->tail_call.map = build->prog->aux->used_maps[le32_to_cpu(record->map)];
+	poke->tail_call.key = le32_to_cpu(record->key);
+	poke->adj_off = le32_to_cpu(record->adjust);
+	poke->reason = BPF_POKE_REASON_TAIL_CALL;
+	poke->insn_idx = le32_to_cpu(record->insn_idx);
+}
+
+/* From here on the functions' owners free the code. */
+static int pv_finish_code(struct pv_build *build, struct pv_reason *reason)
+{
+	u32 i;
+	int err;
+
+	for (i = 0; i < build->count; i++) {
+		const struct pv_function *record = &build->image->functions[i];
+		struct pv_memory *memory = &build->memory[i];
+		struct bpf_prog *owner = pv_owner(build, i);
+
+		err = pv_jit_finalize(owner, memory->header, memory->writable_header);
+		/* Even when it fails, it has freed both. */
+		memory->header = NULL;
+		if (err)
+			return pv_refuse(reason, err, "the code cannot be made executable");
+
+		owner->bpf_func = (void *)build->code[i];
+		owner->jited_len = le32_to_cpu(record->code.count);
+		owner->jited = 1;
+		owner->aux->num_exentries = le32_to_cpu(record->extable.count);
+		owner->aux->extable = pv_extable_at(build, build->code[i], i);
+		cond_resched();
+	}
+	return 0;
+}
+
+/* bpf_tail_call_direct_fixup(): what prog arrays hold now; later they tell of changes. */
+static void pv_finish_pokes(struct bpf_prog *prog)
+{
+	struct bpf_jit_poke_descriptor *poke;
+	struct bpf_prog *target;
+	struct bpf_array *array;
+	u32 i;
+
+	for (i = 0; i < prog->aux->size_poke_tab; i++) {
+		poke = &prog->aux->poke_tab[i];
+		array = container_of(poke->tail_call.map, struct bpf_array, map);
+
+		mutex_lock(&array->aux->poke_mutex);
+		target = array->ptrs[poke->tail_call.key];
+		if (target)
+			pv_call(bpf_arch_poke_desc_update)(poke, target, NULL);
+		WRITE_ONCE(poke->tailcall_target_stable, true);
+		mutex_unlock(&array->aux->poke_mutex);
+	}
+}
+
+/* A program of several functions runs its first. */
+static void pv_finish_program(struct pv_build *build)
+{
+	struct bpf_prog *prog = build->prog;
+	struct bpf_prog *first = pv_owner(build, 0);
+
+	if (first == prog)
+		return;
+	prog->bpf_func = first->bpf_func;
+	prog->jited_len = first->jited_len;
+	prog->jited = 1;
+	prog->aux->num_exentries = first->aux->num_exentries;
+	prog->aux->extable = first->aux->extable;
+}

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include <linux/kernel.h>
+
+#include "arch.h"
+#include "map.h"
+#include "relocate.h"
+
+/* pv_image_parse() has checked kinds and indices. Returns whether there is such an address. */
+static bool pv_address(const struct pv_addresses *addresses, const struct pv_reloc *reloc,
+		       u64 *address)
+{
+	u32 index = le32_to_cpu(reloc->index);
+
+	switch (le16_to_cpu(reloc->kind)) {
+	case PV_RELOC_SYMBOL:
+		*address = pv_image_symbol(addresses->image, index);
+		return true;
+	case PV_RELOC_MAP:
+		*address = (u64)addresses->maps[index];
+		return true;
+	case PV_RELOC_MAP_VALUE:
+		*address = pv_map_value(addresses->maps[index]);
+		return *address;
+	case PV_RELOC_FUNCTION:
+		*address = (u64)addresses->functions[index];
+		return true;
+	case PV_RELOC_PROG_AUX:
+		*address = (u64)addresses->aux;
+		return true;
+	case PV_RELOC_ABSOLUTE:
+		*address = 0;
+		return true;
+	default:
+		return false;
+	}
+}
+
+int pv_relocate(u8 *code, u32 function, const struct pv_addresses *addresses,
+		struct pv_reason *reason)
+{
+	const struct pv_function *record = &addresses->image->functions[function];
+	const struct pv_reloc *reloc = addresses->image->relocs +
+				       le32_to_cpu(record->relocs.first);
+	const struct pv_reloc *end = reloc + le32_to_cpu(record->relocs.count);
+	u64 place, address;
+	u32 offset;
+
+	for (; reloc < end; reloc++) {
+		offset = le32_to_cpu(reloc->offset);
+		place = (u64)addresses->functions[function] + offset;
+		if (!pv_address(addresses, reloc, &address))
+			return pv_refuse(reason, -EINVAL,
+					 "relocation at %#x of function %u: the map has no direct values",
+					 offset, function);
+		address += le64_to_cpu(reloc->addend);
+		if (!pv_arch_relocate(code + offset, place, le16_to_cpu(reloc->form), address))
+			return pv_refuse(reason, -ERANGE,
+					 "relocation at %#x of function %u: the address does not fit",
+					 offset, function);
+	}
+	return 0;
+}

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include <linux/kernel.h>
+#include <linux/string.h>
+
+#include "arch.h"
+#include "fingerprint.h"
+#include "table.h"
+#include "target.h"
+
+static bool pv_same_build(const struct pv_target *target, const struct pv_machine_info *info);
+static int pv_fingerprint_check(const struct pv_fingerprint *expected,
+				const struct pv_fingerprint *found, struct pv_reason *reason);
+
+int pv_target_choose(const struct pv_manifest *manifest, u32 *target, struct pv_reason *reason)
+{
+	struct pv_reason first = {};
+	struct pv_machine_info info;
+	int err;
+	u32 i;
+
+	err = pv_info_read(&info);
+	if (err)
+		return pv_refuse(reason, err, "the running kernel has no build id");
+
+	for (i = 0; i < pv_count(&manifest->header->targets); i++) {
+		if (!pv_same_build(&manifest->targets[i], &info))
+			continue;
+		err = pv_fingerprint_check(&manifest->targets[i].fingerprint, &info.fingerprint,
+					   reason);
+		if (!err) {
+			*target = i;
+			return 0;
+		}
+		if (!first.text[0])
+			first = *reason;
+	}
+	if (first.text[0]) {
+		*reason = first;
+		return err;
+	}
+	return pv_refuse(reason, -ENOEXEC,
+			 "the bundle is for another kernel build than the running one (build id %*phN)",
+			 (int)min(info.build_id_size, 20U), info.build_id);
+}
+
+int pv_target_check(const struct pv_target *target, struct pv_reason *reason)
+{
+	struct pv_machine_info info;
+	int err;
+
+	err = pv_info_read(&info);
+	if (err)
+		return pv_refuse(reason, err, "the running kernel has no build id");
+	return pv_fingerprint_check(&target->fingerprint, &info.fingerprint, reason);
+}
+
+static bool pv_same_build(const struct pv_target *target, const struct pv_machine_info *info)
+{
+	return le32_to_cpu(target->build_id_size) == info->build_id_size &&
+	       !memcmp(target->build_id, info->build_id, info->build_id_size);
+}
+
+static int pv_jit_flags_check(u64 expected, u64 found, struct pv_reason *reason);
+static int pv_policy_check(u64 expected, u64 found, struct pv_reason *reason);
+
+static int pv_fingerprint_check(const struct pv_fingerprint *expected,
+				const struct pv_fingerprint *found, struct pv_reason *reason)
+{
+	const struct {
+		const char *name;
+		u64 expected, found;
+	} numbers[] = {
+#define PV_NUMBER(field, name)	\
+		{ name, le32_to_cpu(expected->field), le32_to_cpu(found->field) }
+		PV_NUMBER(arch, "ELF machine"),
+		PV_NUMBER(page_shift, "page shift"),
+		PV_NUMBER(va_bits, "bits of a virtual address"),
+		PV_NUMBER(jit_harden, "net.core.bpf_jit_harden"),
+		PV_NUMBER(cfi_mode, "cfi_mode"),
+#undef PV_NUMBER
+	};
+	int err;
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(numbers); i++)
+		if (numbers[i].expected != numbers[i].found)
+			return pv_refuse(reason, -ENOEXEC,
+					 "the bundle is for machines with %s %llu, this one has %llu",
+					 numbers[i].name, numbers[i].expected, numbers[i].found);
+	/* Programs know that the number of their CPU is below this. */
+	if (le32_to_cpu(found->cpu_limit) > le32_to_cpu(expected->cpu_limit))
+		return pv_refuse(reason, -ENOEXEC,
+				 "the bundle is for machines with up to %u possible CPUs, this one has %u",
+				 le32_to_cpu(expected->cpu_limit), le32_to_cpu(found->cpu_limit));
+	err = pv_jit_flags_check(le64_to_cpu(expected->jit_flags), le64_to_cpu(found->jit_flags),
+				 reason);
+	if (err)
+		return err;
+	if (expected->return_thunk != found->return_thunk)
+		return pv_refuse(reason, -ENOEXEC,
+				 "mitigations differ: functions return through another thunk here");
+	return pv_policy_check(le64_to_cpu(expected->policy), le64_to_cpu(found->policy), reason);
+}
+
+static u64 pv_lowest_bit(u64 bits)
+{
+	return bits & -bits;
+}
+
+static int pv_jit_flags_check(u64 expected, u64 found, struct pv_reason *reason)
+{
+	u64 flag = pv_lowest_bit(expected ^ found);
+
+	if (!flag)
+		return 0;
+	return pv_refuse(reason, -ENOEXEC,
+			 flag & expected ? "the machine has no %s, and the code was made for it" :
+					   "the machine has %s, and the code was made without it",
+			 pv_arch_jit_flag_name(flag));
+}
+
+static int pv_policy_check(u64 expected, u64 found, struct pv_reason *reason)
+{
+	u64 differing = expected ^ found;
+
+	if (!differing)
+		return 0;
+	if (differing & (PV_POLICY_BYPASS_SPEC_V1 | PV_POLICY_BYPASS_SPEC_V4))
+		return pv_refuse(reason, -ENOEXEC,
+				 "mitigations differ: the verifier %s Spectre, this kernel does%s",
+				 expected & differing ? "did not guard against" : "guarded against",
+				 found & differing ? " not" : "");
+	return pv_refuse(reason, -ENOEXEC,
+			 "lockdown differs: bits %#llx of what programs may do with memory",
+			 differing);
+}
