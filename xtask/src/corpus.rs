@@ -11,8 +11,11 @@
 //! objects.json     the objects' origins, digests, and what their authors expect of them
 //! ```
 
+mod compare;
 mod debian;
 mod expectations;
+mod report;
+mod run;
 mod selftests;
 
 use std::fs;
@@ -28,6 +31,7 @@ use crate::bpf::CompileError;
 use crate::run::RunError;
 
 pub use expectations::Expectation;
+pub use run::{Args as RunArgs, run};
 
 /// The corpus could not be made or read.
 #[derive(Debug, thiserror::Error)]

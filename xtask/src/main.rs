@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod artifacts;
 mod bpf;
 mod corpus;
 mod header;
@@ -41,6 +42,8 @@ enum Command {
 enum Corpus {
     /// Downloads, takes out and compiles the objects, in the cache (PREVERIFY_CACHE).
     Build,
+    /// Takes the objects the whole way, from object to program on a device, and prints what became of them.
+    Run(corpus::RunArgs),
 }
 
 fn main() -> ExitCode {
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Command::Setup => setup::setup().map_err(Into::into),
         Command::Examples => bpf::build_examples().map_err(Into::into),
         Command::Corpus(Corpus::Build) => corpus::build().map_err(Into::into),
+        Command::Corpus(Corpus::Run(args)) => corpus(&args),
         Command::Test => test::test().map_err(Into::into),
         Command::Header { check } => header::header(check).map_err(Into::into),
     };
@@ -58,4 +62,9 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn corpus(args: &corpus::RunArgs) -> Result<(), Box<dyn Error>> {
+    let lab = artifacts::build()?.lab()?;
+    Ok(corpus::run(args, &lab)?)
 }

@@ -1,6 +1,7 @@
 //! Running other programs, with errors that name them.
 
 use std::io;
+use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 
 /// A program could not be run, or failed.
@@ -12,6 +13,9 @@ pub enum RunError {
     /// It ended with a failure.
     #[error("`{command}` failed: {status}")]
     Failed { command: String, status: ExitStatus },
+    /// A file that it made could not be read or moved.
+    #[error("{}: {cause}", path.display())]
+    File { path: PathBuf, cause: io::Error },
 }
 
 /// Runs a program with its output on ours.

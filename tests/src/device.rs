@@ -1,0 +1,204 @@
+//! A device in a virtual machine: the target's kernel with the kernel part in its device role, and the loader.
+
+use std::time::Duration;
+
+use preverify_protocol::{
+    ExecReply, ExecRequest, LoadReply, LoadRequest, ProgramRef, Reply, Request, TestRunReply,
+    TestRunRequest,
+};
+use preverify_vm::{Machine, VmError};
+
+/// Where the loader lies.
+pub const LOADER: &str = "/bin/preverify-load";
+/// How long a command may take on an emulated device.
+const LIMIT: Duration = Duration::from_secs(120);
+/// What no healthy kernel writes into its log.
+const ALARMS: [&str; 14] = [
+    "BUG:",
+    "WARNING:",
+    "Oops",
+    "general protection",
+    "unable to handle",
+    "Call Trace",
+    "invalid opcode",
+    "refcount_t",
+    "list_add corruption",
+    "list_del corruption",
+    "scheduling while atomic",
+    "rcu_sched self-detected stall",
+    "INFO: task",
+    "memory leak",
+];
+
+/// A running device.
+pub struct Device {
+    machine: Machine,
+}
+
+/// What a device did not do.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// The machine failed.
+    #[error(transparent)]
+    Machine(#[from] VmError),
+    /// The agent could not do something.
+    #[error("the agent failed: {0}")]
+    Agent(String),
+    /// A command failed.
+    #[error("`{command}` ended with {status}:\n{output}")]
+    Command {
+        /// The command.
+        command: String,
+        /// How it ended.
+        status: i32,
+        /// What it wrote, errors last.
+        output: String,
+    },
+    /// The kernel complained.
+    #[error("the device's kernel complains:\n{0}")]
+    Unhealthy(String),
+}
+
+impl Device {
+    /// A device that has booted.
+    pub fn new(machine: Machine) -> Self {
+        Self { machine }
+    }
+
+    /// Runs a command to its end, whatever that is.
+    pub fn try_run(&mut self, command: &[&str]) -> Result<ExecReply, DeviceError> {
+        self.exec(command, false)
+    }
+
+    /// Runs a command that must succeed; returns what it wrote.
+    pub fn run(&mut self, command: &[&str]) -> Result<String, DeviceError> {
+        let reply = self.try_run(command)?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if reply.status == 0 && !reply.timed_out {
+            return Ok(text(&reply.stdout));
+        }
+        Err(DeviceError::Command {
+            command: command.join(" "),
+            status: reply.status,
+            output: text(&reply.stdout) + &text(&reply.stderr),
+        })
+    }
+
+    /// Starts a command and leaves it running; returns its process id.
+    pub fn start(&mut self, command: &[&str]) -> Result<i32, DeviceError> {
+        Ok(self.exec(command, true)?.status)
+    }
+
+    /// Writes a file, executable for those that are programs.
+    pub fn put(&mut self, path: &str, mode: u32, contents: Vec<u8>) -> Result<(), DeviceError> {
+        let path = path.to_owned();
+        let request = Request::WriteFile {
+            path,
+            mode,
+            contents,
+        };
+        self.request(&request).map(drop)
+    }
+
+    /// Reads a file.
+    pub fn get(&mut self, path: &str) -> Result<Vec<u8>, DeviceError> {
+        let path = path.to_owned();
+        match self.request(&Request::ReadFile { path })? {
+            Reply::File(contents) => Ok(contents),
+            other => Err(unexpected("a file", &other)),
+        }
+    }
+
+    /// The kernel's symbols with their addresses.
+    pub fn symbols(&mut self) -> Result<String, DeviceError> {
+        match self.request(&Request::Symbols)? {
+            Reply::Symbols(text) => Ok(text),
+            other => Err(unexpected("symbols", &other)),
+        }
+    }
+
+    /// Loads an object as ever: by libbpf, with verification on the device.
+    pub fn load_stock(&mut self, request: LoadRequest) -> Result<LoadReply, DeviceError> {
+        let limit = LIMIT + Duration::from_secs(request.time_limit.into());
+        match self.machine.request(&Request::Load(request), limit)? {
+            Reply::Load(reply) => Ok(reply),
+            Reply::Failed { message, .. } => Err(DeviceError::Agent(message)),
+            other => Err(unexpected("a verdict", &other)),
+        }
+    }
+
+    /// Closes what [`Device::load_stock`] loaded.
+    pub fn unload_stock(&mut self, handle: u32) -> Result<(), DeviceError> {
+        self.request(&Request::Unload { handle }).map(drop)
+    }
+
+    /// Runs a program once.
+    pub fn test_run(&mut self, request: TestRunRequest) -> Result<TestRunReply, DeviceError> {
+        match self.request(&Request::TestRun(request))? {
+            Reply::TestRun(reply) => Ok(reply),
+            other => Err(unexpected("a test run's result", &other)),
+        }
+    }
+
+    /// The kernel's log, if nothing in it is alarming.
+    pub fn healthy_log(&mut self) -> Result<String, DeviceError> {
+        let log = match self.request(&Request::KernelLog)? {
+            Reply::KernelLog(log) => log,
+            other => return Err(unexpected("the kernel's log", &other)),
+        };
+        let alarms: Vec<_> = log
+            .lines()
+            .filter(|line| ALARMS.iter().any(|alarm| line.contains(alarm)))
+            .collect();
+        if alarms.is_empty() {
+            Ok(log)
+        } else {
+            Err(DeviceError::Unhealthy(alarms.join("\n")))
+        }
+    }
+
+    /// One line of `/proc/meminfo`, in KiB.
+    pub fn memory(&mut self, name: &str) -> Result<u64, DeviceError> {
+        let text = self.get("/proc/meminfo")?;
+        let text = String::from_utf8_lossy(&text);
+        text.lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+            .and_then(|rest| rest.trim().trim_end_matches(" kB").parse().ok())
+            .ok_or_else(|| DeviceError::Agent(format!("/proc/meminfo has no line {name}")))
+    }
+
+    /// Turns it off.
+    pub fn power_off(self) -> Result<(), DeviceError> {
+        Ok(self.machine.power_off(LIMIT)?)
+    }
+
+    fn exec(&mut self, command: &[&str], background: bool) -> Result<ExecReply, DeviceError> {
+        let request = Request::Exec(ExecRequest {
+            command: command.iter().map(ToString::to_string).collect(),
+            time_limit: u32::try_from(LIMIT.as_secs()).unwrap_or(u32::MAX),
+            background,
+            ..ExecRequest::default()
+        });
+        match self.request(&request)? {
+            Reply::Exec(reply) => Ok(reply),
+            other => Err(unexpected("a command's result", &other)),
+        }
+    }
+
+    fn request(&mut self, request: &Request) -> Result<Reply, DeviceError> {
+        match self.machine.request(request, 2 * LIMIT)? {
+            Reply::Failed { message, .. } => Err(DeviceError::Agent(message)),
+            reply => Ok(reply),
+        }
+    }
+}
+
+/// A program that is pinned.
+pub fn pinned(path: &str) -> ProgramRef {
+    ProgramRef::Pinned(path.to_owned())
+}
+
+fn unexpected(expected: &'static str, found: &Reply) -> DeviceError {
+    let found = format!("{found:?}").chars().take(80).collect();
+    VmError::Answer { expected, found }.into()
+}

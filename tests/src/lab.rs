@@ -1,0 +1,127 @@
+//! A target, a signer that devices trust, and machines of that target.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use preverify_bundle::{Algorithm, Bundle, Signer, SignerError};
+use preverify_pipeline::{BuildError, Object, Verified, Verifier};
+use preverify_target::{
+    AddRequest, Contents, DeviceOptions, GuestFile, Hardware, Progress, Source, Store, Target,
+    TargetError, default_cache,
+};
+
+use crate::device::{Device, DeviceError, LOADER};
+
+/// The target that is used where nothing else is asked for.
+pub const TARGET: &str = "debian:6.12-cloud-amd64";
+/// Names the device's loader, a static binary.
+pub const LOADER_VARIABLE: &str = "PREVERIFY_LOAD";
+/// Names the agent of verifier VMs.
+pub use preverify_target::AGENT_VARIABLE;
+
+/// Where the signer's certificate lies on devices.
+const CERTIFICATE: &str = "/etc/preverify.x509";
+/// How long one object may take.
+const TIME_LIMIT: Duration = Duration::from_secs(300);
+
+/// A target, and who signs for it.
+pub struct Lab {
+    /// The target.
+    pub target: Target,
+    /// Whom devices trust.
+    pub signer: Signer,
+    loader: PathBuf,
+}
+
+/// What a laboratory lacks.
+#[derive(Debug, thiserror::Error)]
+pub enum LabError {
+    /// The loader was not built.
+    #[error(
+        "{LOADER_VARIABLE} does not name the device's loader: `cargo xtask test` builds it and runs this"
+    )]
+    NoLoader,
+    /// The target cannot be had.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// No key could be made.
+    #[error(transparent)]
+    Signer(#[from] SignerError),
+    /// An object did not become a bundle.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// A device did not do something.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+}
+
+impl Lab {
+    /// A laboratory for [`TARGET`], with the loader that [`LOADER_VARIABLE`] names.
+    pub fn new() -> Result<Self, LabError> {
+        let loader = env::var_os(LOADER_VARIABLE).ok_or(LabError::NoLoader)?;
+        Self::with(TARGET, loader.into(), &mut |_| {})
+    }
+
+    /// A laboratory for a target, which is added to the cache if it is not there.
+    pub fn with(
+        target: &str,
+        loader: PathBuf,
+        progress: &mut Progress<'_>,
+    ) -> Result<Self, LabError> {
+        let store = Store::open(&default_cache()?)?;
+        let request = AddRequest {
+            source: Source::Debian(target.parse()?),
+            name: None,
+            hardware: Hardware::default(),
+        };
+        let added = store.add(&request, progress)?;
+        let validity = Duration::from_secs(3600);
+        Ok(Self {
+            target: added.target,
+            signer: Signer::generate(Algorithm::default(), "preverify laboratory", validity)?,
+            loader,
+        })
+    }
+
+    /// Verifies an object; a verifier that serves several objects is faster.
+    pub fn verify(&self, object: &Object) -> Result<Verified, LabError> {
+        Ok(Verifier::start(&self.target)?.verify(object, TIME_LIMIT, &mut |_| {})?)
+    }
+
+    /// The signed bundle of an object that was verified.
+    pub fn bundle(&self, verified: &Verified) -> Result<Bundle, LabError> {
+        let mut bundle = preverify_pipeline::bundle(&[(&self.target, verified)])?;
+        bundle.sign(&self.signer)?;
+        Ok(bundle)
+    }
+
+    /// Boots a device that trusts nobody yet.
+    pub fn boot_untrusting(&self, options: DeviceOptions) -> Result<Device, LabError> {
+        let mut options = options;
+        options.files.push(file(LOADER, 0o755, &self.loader));
+        options.files.push(GuestFile {
+            path: CERTIFICATE.into(),
+            mode: 0o644,
+            contents: Contents::Bytes(self.signer.certificate().to_der().to_vec()),
+        });
+        let (machine, _) = self.target.boot_device(&options)?;
+        Ok(Device::new(machine))
+    }
+
+    /// Boots a device that trusts the signer, and nobody else for ever.
+    pub fn boot(&self, options: DeviceOptions) -> Result<Device, LabError> {
+        let mut device = self.boot_untrusting(options)?;
+        device.run(&[LOADER, "trust", CERTIFICATE])?;
+        Ok(device)
+    }
+}
+
+/// A file of this host for a device.
+pub fn file(path: &str, mode: u32, from: &Path) -> GuestFile {
+    GuestFile {
+        path: path.into(),
+        mode,
+        contents: Contents::HostFile(from.into()),
+    }
+}

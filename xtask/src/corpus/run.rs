@@ -1,0 +1,416 @@
+//! `cargo xtask corpus run`: every object goes the whole way, and what it does on a device is compared with what
+//! the same object does that was loaded there as ever.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use preverify_bundle::Bundle;
+use preverify_lab::{Device, DeviceError, LOADER, Lab, LabError, pinned};
+use preverify_pipeline::inputs::{self, InputsError};
+use preverify_pipeline::{BuildError, Object, Verified, Verifier};
+use preverify_protocol::{Inputs, LoadReply, LoadRequest, ProgramRef, Rejection, Stage};
+use preverify_target::{DeviceOptions, default_cache};
+
+use super::compare::{self, Comparison};
+use super::expectations::Verdict;
+use super::report::{self, Row};
+use super::{CorpusError, CorpusObject, objects};
+use crate::paths::{target_dir, workspace};
+
+/// What one object may take to verify. The heaviest that are accepted take 30 s on emulated machines.
+const TIME_LIMIT: Duration = Duration::from_secs(120);
+/// Programs that an object may have beside those that load: each costs an attempt.
+const ATTEMPTS: usize = 200;
+/// Objects after which machines are made anew, so that none suffers from what others left.
+const FRESH_AFTER: usize = 100;
+
+const BUNDLE: &str = "/tmp/object.pvb";
+const PINS: &str = "/sys/fs/bpf/object";
+
+/// Which objects.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Only objects whose ids contain one of these, as in `libbpf-tools/` or `selftests/loop`
+    filter: Vec<String>,
+    /// Only the fixed sample that `cargo xtask test` takes
+    #[arg(long)]
+    sample: bool,
+}
+
+/// The corpus could not be run: nothing is said about any object.
+#[derive(Debug, thiserror::Error)]
+pub enum RunCorpusError {
+    /// There is none.
+    #[error(transparent)]
+    Corpus(#[from] CorpusError),
+    /// There is no laboratory.
+    #[error(transparent)]
+    Lab(#[from] LabError),
+    /// An input file of ours is wrong.
+    #[error("{}: {cause}", path.display())]
+    Inputs { path: PathBuf, cause: InputsError },
+    /// The sample names an object that the corpus does not have.
+    #[error("the sample names `{0}`, which the corpus does not have")]
+    Sample(String),
+    /// The results cannot be written.
+    #[error("{}: {cause}", path.display())]
+    Write {
+        path: PathBuf,
+        cause: std::io::Error,
+    },
+    /// Objects of the sample did not do what they did before.
+    #[error("{0} objects of the sample did not go the whole way")]
+    Regressed(usize),
+}
+
+/// Runs objects and prints what became of them.
+pub fn run(args: &Args, lab: &Lab) -> Result<(), RunCorpusError> {
+    let chosen = chosen(args)?;
+    let mut bench = Bench::new(lab);
+    let start = Instant::now();
+    let mut rows = Vec::with_capacity(chosen.len());
+    for (index, object) in chosen.iter().enumerate() {
+        let row = bench.row(object)?;
+        println!(
+            "[{:>4}/{} {:>5} s] {}",
+            index + 1,
+            chosen.len(),
+            start.elapsed().as_secs(),
+            row
+        );
+        rows.push(row);
+    }
+    bench.finish()?;
+    let results = target_dir().join("corpus.json");
+    let text = serde_json::to_vec_pretty(&rows).expect("rows have only strings as keys");
+    fs::write(&results, text).map_err(|cause| RunCorpusError::Write {
+        path: results.clone(),
+        cause,
+    })?;
+    println!(
+        "\n{}\neach object: {}",
+        report::table(&rows),
+        results.display()
+    );
+    let short = rows.iter().filter(|row| !row.whole_way()).count();
+    match args.sample && short > 0 {
+        true => Err(RunCorpusError::Regressed(short)),
+        false => Ok(()),
+    }
+}
+
+fn chosen(args: &Args) -> Result<Vec<CorpusObject>, RunCorpusError> {
+    let cache = default_cache().map_err(CorpusError::from)?;
+    let mut all = objects(&cache)?;
+    if args.sample {
+        let sample = sample();
+        if let Some(missing) = sample
+            .iter()
+            .find(|id| !all.iter().any(|object| object.id == **id))
+        {
+            return Err(RunCorpusError::Sample((*missing).to_owned()));
+        }
+        all.retain(|object| sample.contains(&object.id.as_str()));
+    }
+    if !args.filter.is_empty() {
+        all.retain(|object| {
+            args.filter
+                .iter()
+                .any(|part| object.id.contains(part.as_str()))
+        });
+    }
+    Ok(all)
+}
+
+/// Objects of many kinds, each of which goes the whole way.
+fn sample() -> Vec<&'static str> {
+    include_str!("sample.txt")
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .collect()
+}
+
+/// The machines that objects go through.
+struct Bench<'a> {
+    lab: &'a Lab,
+    verifier: Option<Verifier<'a>>,
+    device: Option<Device>,
+    served: usize,
+}
+
+impl<'a> Bench<'a> {
+    fn new(lab: &'a Lab) -> Self {
+        Self {
+            lab,
+            verifier: None,
+            device: None,
+            served: 0,
+        }
+    }
+
+    /// What becomes of an object. Machines that fail are replaced, and the failure is the object's.
+    fn row(&mut self, found: &CorpusObject) -> Result<Row, RunCorpusError> {
+        self.served += 1;
+        if self.served.is_multiple_of(FRESH_AFTER) {
+            self.verifier = None;
+            self.finish()?;
+        }
+        let mut row = Row::new(&found.id, found.source);
+        let mut object = Object::read(&found.path).map_err(|cause| RunCorpusError::Write {
+            path: found.path.clone(),
+            cause,
+        })?;
+        object.inputs = starting_inputs(found)?;
+        match self.whole_way(&mut object, &mut row) {
+            Ok(()) => {}
+            Err(Failure::Object(reason)) => row.stopped(reason),
+            Err(Failure::Device(error)) => {
+                self.device = None;
+                row.stopped(format!("device: {error}"));
+            }
+            Err(Failure::Verifier(error)) => {
+                self.verifier = None;
+                row.stopped(format!("verifier VM: {error}"));
+            }
+            Err(Failure::Lab(error)) => return Err(error.into()),
+        }
+        Ok(row)
+    }
+
+    fn whole_way(&mut self, object: &mut Object, row: &mut Row) -> Result<(), Failure> {
+        self.settle(object, row)?;
+        let verified = self.verify(object, row)?;
+        let bundle = self.lab.bundle(&verified).map_err(Failure::of)?;
+        row.proved = true;
+        row.carried = verified.programs.len();
+        row.bundle_bytes = bundle.to_bytes().len();
+        self.verify_again(object, &bundle, row)?;
+        self.compare(object, &bundle, &verified, row)
+    }
+
+    /// Leaves out what the stock kernel does not take, as the object's own user space would.
+    fn settle(&mut self, object: &mut Object, row: &mut Row) -> Result<(), Failure> {
+        for _ in 0..ATTEMPTS {
+            let reply = self.device()?.load_stock(request(object, false))?;
+            match reply {
+                LoadReply::Accepted(loaded) => {
+                    row.accepted = loaded.programs.len();
+                    self.device()?.unload_stock(loaded.handle)?;
+                    return match row.accepted {
+                        0 => Err(Failure::Object("no program is accepted".into())),
+                        _ => Ok(()),
+                    };
+                }
+                LoadReply::Rejected(Rejection {
+                    stage: Stage::Verify,
+                    program: Some(program),
+                    ..
+                }) => {
+                    row.rejected += 1;
+                    object.inputs.programs.entry(program).or_default().autoload = Some(false);
+                }
+                LoadReply::Rejected(rejection) => {
+                    return Err(Failure::Object(format!(
+                        "stock: {}",
+                        last_words(&rejection)
+                    )));
+                }
+            }
+        }
+        Err(Failure::Object("too many programs are rejected".into()))
+    }
+
+    /// Builds; programs that cannot be carried are left out, and their reasons kept.
+    fn verify(&mut self, object: &mut Object, row: &mut Row) -> Result<Verified, Failure> {
+        loop {
+            match self.verifier()?.verify(object, TIME_LIMIT, &mut |_| {}) {
+                Ok(verified) => return Ok(verified),
+                Err(BuildError::Programs(problems)) => {
+                    if problems.len() + row.left_out.len() >= row.accepted {
+                        let problem = problems.into_iter().next().expect("there is a problem");
+                        return Err(Failure::Object(format!("build: {}", problem.problem)));
+                    }
+                    for problem in problems {
+                        let entry = object.inputs.programs.entry(problem.program.clone());
+                        entry.or_default().autoload = Some(false);
+                        row.left_out
+                            .push((problem.program, problem.problem.to_string()));
+                    }
+                }
+                Err(error) => return Err(Failure::of(error.into())),
+            }
+        }
+    }
+
+    /// The same once more must give the same bytes.
+    fn verify_again(
+        &mut self,
+        object: &Object,
+        bundle: &Bundle,
+        row: &mut Row,
+    ) -> Result<(), Failure> {
+        let again = self.verifier()?.verify(object, TIME_LIMIT, &mut |_| {});
+        let again = again.map_err(|error| Failure::of(error.into()))?;
+        let again = self.lab.bundle(&again).map_err(Failure::of)?;
+        row.same_twice = again.manifest_bytes() == bundle.manifest_bytes();
+        Ok(())
+    }
+
+    fn compare(
+        &mut self,
+        object: &Object,
+        bundle: &Bundle,
+        verified: &Verified,
+        row: &mut Row,
+    ) -> Result<(), Failure> {
+        let device = self.device()?;
+        device.put(BUNDLE, 0o644, bundle.to_bytes())?;
+        let first = stock_runs(device, object, verified)?;
+        let loaded = device.try_run(&[LOADER, "load", BUNDLE, "--pin", PINS])?;
+        if loaded.status != 0 {
+            let reason = String::from_utf8_lossy(&loaded.stderr).trim().to_owned();
+            return Err(Failure::Object(format!("load: {reason}")));
+        }
+        row.loaded = true;
+        let ours = compare::runs(device, verified, |function| {
+            pinned(&format!("{PINS}/{function}"))
+        });
+        device.run(&[LOADER, "unload", PINS])?;
+        let second = stock_runs(device, object, verified)?;
+        row.runs = Comparison::of(&first, &ours?, &second);
+        device.healthy_log()?;
+        Ok(())
+    }
+
+    fn device(&mut self) -> Result<&mut Device, Failure> {
+        if self.device.is_none() {
+            let options = DeviceOptions {
+                memory_mib: Some(2048),
+                cpus: Some(2),
+                ..DeviceOptions::default()
+            };
+            self.device = Some(self.lab.boot(options).map_err(Failure::Lab)?);
+        }
+        Ok(self.device.as_mut().expect("was just made"))
+    }
+
+    fn verifier(&mut self) -> Result<&mut Verifier<'a>, Failure> {
+        if self.verifier.is_none() {
+            let verifier = Verifier::start(&self.lab.target);
+            self.verifier = Some(verifier.map_err(|error| Failure::Lab(error.into()))?);
+        }
+        Ok(self.verifier.as_mut().expect("was just made"))
+    }
+
+    /// Ends the device, whose kernel must have stayed healthy.
+    fn finish(&mut self) -> Result<(), RunCorpusError> {
+        if let Some(mut device) = self.device.take() {
+            device.healthy_log().map_err(LabError::from)?;
+        }
+        Ok(())
+    }
+}
+
+/// Why an object stopped on its way.
+enum Failure {
+    /// The object's own doing.
+    Object(String),
+    /// A device failed, and must be replaced.
+    Device(DeviceError),
+    /// A verifier VM failed, and must be replaced.
+    Verifier(BuildError),
+    /// Nothing can go on.
+    Lab(LabError),
+}
+
+impl Failure {
+    fn of(error: LabError) -> Self {
+        match error {
+            LabError::Build(error @ (BuildError::Machine(_) | BuildError::Agent { .. })) => {
+                Self::Verifier(error)
+            }
+            LabError::Build(error) => Self::Object(format!("build: {}", first_line(&error))),
+            other => Self::Lab(other),
+        }
+    }
+}
+
+impl From<DeviceError> for Failure {
+    fn from(error: DeviceError) -> Self {
+        Self::Device(error)
+    }
+}
+
+fn stock_runs(
+    device: &mut Device,
+    object: &Object,
+    verified: &Verified,
+) -> Result<Vec<compare::Run>, Failure> {
+    let loaded = match device.load_stock(request(object, false))? {
+        LoadReply::Accepted(loaded) => loaded,
+        LoadReply::Rejected(rejection) => {
+            return Err(Failure::Object(format!(
+                "stock, once more: {}",
+                last_words(&rejection)
+            )));
+        }
+    };
+    let handle = loaded.handle;
+    let runs = compare::runs(device, verified, |function| ProgramRef::Loaded {
+        handle,
+        function: function.to_owned(),
+    });
+    device.unload_stock(handle)?;
+    Ok(runs?)
+}
+
+fn request(object: &Object, export: bool) -> LoadRequest {
+    LoadRequest {
+        object: object.elf.clone(),
+        name: object.name.clone(),
+        inputs: object.inputs.clone(),
+        export,
+        time_limit: u32::try_from(TIME_LIMIT.as_secs()).unwrap_or(u32::MAX),
+    }
+}
+
+/// What its user space would set, as far as files of ours and the object's own annotations say.
+fn starting_inputs(object: &CorpusObject) -> Result<Inputs, RunCorpusError> {
+    let path = inputs_file(&object.id);
+    let mut inputs = match fs::read_to_string(&path) {
+        Ok(text) => inputs::parse(&text).map_err(|cause| RunCorpusError::Inputs { path, cause })?,
+        Err(_) => Inputs::default(),
+    };
+    for expectation in &object.expectations {
+        let autoload = match expectation.verdict {
+            Some(Verdict::Accepted) => true,
+            Some(Verdict::Rejected) => false,
+            None => continue,
+        };
+        let program = inputs.programs.entry(expectation.program.clone());
+        program.or_default().autoload.get_or_insert(autoload);
+    }
+    Ok(inputs)
+}
+
+fn inputs_file(id: &str) -> PathBuf {
+    workspace()
+        .join("xtask/corpus-inputs")
+        .join(Path::new(id).with_extension("toml"))
+}
+
+fn last_words(rejection: &Rejection) -> String {
+    let log = rejection.libbpf_log.lines().rev();
+    let telling = log.map(str::trim).find(|line| !line.is_empty());
+    format!(
+        "{:?}, errno {}: {}",
+        rejection.stage,
+        rejection.errno.abs(),
+        telling.unwrap_or("libbpf says nothing")
+    )
+}
+
+fn first_line(error: &impl ToString) -> String {
+    error.to_string().lines().next().unwrap_or("").to_owned()
+}
