@@ -104,6 +104,13 @@ impl Certificate {
     }
 }
 
+/// Names it: the subject and the key.
+impl fmt::Display for Certificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}, key {})", self.subject, self.key, self.key_id)
+    }
+}
+
 impl TryFrom<x509_cert::Certificate> for Certificate {
     type Error = CertificateError;
 

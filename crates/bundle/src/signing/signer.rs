@@ -1,5 +1,6 @@
 //! Who signs: a private key and the certificate that tells others about it.
 
+use std::fmt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -101,6 +102,13 @@ impl Signer {
         let signature = self.key.sign(message)?;
         let scheme = self.certificate.key().scheme();
         cms::encode(self.certificate.key_id(), scheme, &signature).map_err(SignerError::Encode)
+    }
+}
+
+/// Names it as its certificate does.
+impl fmt::Display for Signer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.certificate.fmt(f)
     }
 }
 

@@ -1,0 +1,531 @@
+//! What there is to tell about a bundle: plain data, and its JSON.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use preverify_abi::ABI_VERSION;
+use preverify_abi::kinds::{AttachType, MapType, ProgramType};
+use preverify_bundle::{
+    Bundle, Fingerprint, KeyId, Map, MapUse, Program, SectionId, Signed, SlotContent, Target,
+    VerifyError,
+};
+use preverify_image::image::{Form, Image, Symbol};
+use preverify_image::{Relocation, disassemble};
+use preverify_target::fingerprint_words;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::words;
+use crate::images::{self, ImageProblem};
+
+/// A bundle.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    pub file: String,
+    pub bytes: usize,
+    pub abi_version: u32,
+    pub signature: SignatureReport,
+    pub targets: Vec<TargetReport>,
+    pub sections: Vec<SectionReport>,
+}
+
+/// What can be said about the signature.
+#[derive(Debug, Serialize)]
+#[serde(tag = "state", rename_all = "lowercase")]
+pub enum SignatureReport {
+    /// There is none.
+    Unsigned,
+    /// Nobody said whom to trust.
+    Unchecked { claimed_key_ids: Vec<String> },
+    /// Trusted keys signed.
+    Valid {
+        by: Vec<SignerReport>,
+        unknown_key_ids: Vec<String>,
+    },
+    /// No trusted key signed, or the signature is about something else.
+    Invalid { problem: String },
+}
+
+/// A trusted signer.
+#[derive(Debug, Serialize)]
+pub struct SignerReport {
+    pub subject: String,
+    pub key: String,
+    pub key_id: String,
+}
+
+/// A kernel on a kind of machine.
+#[derive(Debug, Serialize)]
+pub struct TargetReport {
+    pub release: String,
+    pub build_id: String,
+    pub fingerprint: FingerprintReport,
+    /// The same for people.
+    #[serde(skip)]
+    pub fingerprint_words: Vec<(&'static str, String)>,
+    pub evidence: Option<Value>,
+    pub programs: Vec<ProgramReport>,
+    pub maps: Vec<MapReport>,
+    pub slots: Vec<SlotReport>,
+    pub btf_section: Option<usize>,
+    pub evidence_section: Option<usize>,
+}
+
+/// The numbers that a device compares with its own.
+#[derive(Debug, Serialize)]
+pub struct FingerprintReport {
+    pub arch: u32,
+    pub page_shift: u32,
+    pub va_bits: u32,
+    pub cpu_limit: u32,
+    pub jit_flags: u64,
+    pub policy: u64,
+    pub return_thunk: u64,
+    pub jit_harden: u32,
+    pub cfi_mode: u32,
+}
+
+/// A program.
+#[derive(Debug, Serialize)]
+pub struct ProgramReport {
+    pub name: String,
+    pub function: String,
+    pub elf_section: String,
+    #[serde(rename = "type")]
+    pub program_type: String,
+    pub expected_attach_type: Option<String>,
+    pub attach_btf_id: Option<u32>,
+    pub flags: Vec<String>,
+    pub maps: Vec<String>,
+    pub processed_insns: u32,
+    pub peak_states: u32,
+    pub native: Option<ImageReport>,
+    pub bytecode: Option<ImageReport>,
+}
+
+/// An image.
+#[derive(Debug, Serialize)]
+pub struct ImageReport {
+    pub section: usize,
+    pub symbols_section: Option<usize>,
+    pub tag: String,
+    pub code_bytes: usize,
+    pub stack_bytes: u32,
+    pub xlated_insns: usize,
+    pub functions: Vec<FunctionReport>,
+    pub symbols: Vec<SymbolReport>,
+    pub relocations: Vec<RelocationReport>,
+    pub faults: usize,
+    pub tail_calls: Vec<TailCallReport>,
+}
+
+/// A function of an image.
+#[derive(Debug, Serialize)]
+pub struct FunctionReport {
+    pub tag: String,
+    pub code_bytes: usize,
+    pub stack_bytes: u32,
+}
+
+/// A symbol that an image needs.
+#[derive(Debug, Serialize)]
+pub struct SymbolReport {
+    pub name: String,
+    /// From `_text`, or from the module's symbol.
+    pub offset: u64,
+    pub module: bool,
+}
+
+/// An address that is put into the code.
+#[derive(Debug, Serialize)]
+pub struct RelocationReport {
+    pub function: usize,
+    pub offset: u32,
+    pub form: &'static str,
+    pub target: String,
+    pub instruction: String,
+}
+
+/// A direct tail call.
+#[derive(Debug, Serialize)]
+pub struct TailCallReport {
+    pub function: u32,
+    pub offset: u32,
+    pub map: String,
+    pub key: u32,
+}
+
+/// A map.
+#[derive(Debug, Serialize)]
+pub struct MapReport {
+    pub name: String,
+    pub full_name: String,
+    #[serde(rename = "type")]
+    pub map_type: String,
+    pub key_size: u32,
+    pub value_size: u32,
+    pub max_entries: u32,
+    pub flags: Vec<String>,
+    pub map_extra: u64,
+    #[serde(rename = "use")]
+    pub usage: &'static str,
+    pub inner: Option<String>,
+    pub pin_path: Option<String>,
+    pub btf_key_type_id: u32,
+    pub btf_value_type_id: u32,
+    pub fields: Vec<FieldReport>,
+    pub contents_section: Option<usize>,
+}
+
+/// A field of a value that the kernel manages.
+#[derive(Debug, Serialize)]
+pub struct FieldReport {
+    pub kind: &'static str,
+    pub offset: u32,
+    pub size: u32,
+}
+
+/// What an array holds from the start.
+#[derive(Debug, Serialize)]
+pub struct SlotReport {
+    pub map: String,
+    pub key: u32,
+    #[serde(flatten)]
+    pub content: SlotContentReport,
+}
+
+/// A program or a map, by name.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SlotContentReport {
+    Program(String),
+    Map(String),
+}
+
+/// A section.
+#[derive(Debug, Serialize)]
+pub struct SectionReport {
+    pub kind: String,
+    pub bytes: u32,
+    pub sha256: String,
+    /// Who refers to it.
+    pub users: Vec<String>,
+}
+
+impl Report {
+    /// `signature` is the outcome of checking it, if that was asked for.
+    pub fn new(
+        path: &Path,
+        bundle: &Bundle,
+        signature: Option<&Result<Signed<'_>, VerifyError>>,
+    ) -> Result<Self, ImageProblem> {
+        let manifest = bundle.manifest();
+        let targets: Result<_, _> = manifest
+            .targets
+            .iter()
+            .map(|target| target_report(bundle, target))
+            .collect();
+        let mut sections: Vec<_> = manifest
+            .sections
+            .iter()
+            .map(|section| SectionReport {
+                kind: section.kind.to_string(),
+                bytes: section.size,
+                sha256: hex::encode(section.digest),
+                users: Vec::new(),
+            })
+            .collect();
+        for (number, target) in manifest.targets.iter().enumerate() {
+            let prefix = match manifest.targets.len() {
+                1 => String::new(),
+                _ => format!("target {number}, "),
+            };
+            for (section, user) in users(target) {
+                if let Some(section) = sections.get_mut(section.index()) {
+                    section.users.push(format!("{prefix}{user}"));
+                }
+            }
+        }
+        Ok(Self {
+            file: path.display().to_string(),
+            bytes: bundle.to_bytes().len(),
+            abi_version: ABI_VERSION,
+            signature: signature_report(bundle, signature),
+            targets: targets?,
+            sections,
+        })
+    }
+
+    /// Writes it as JSON.
+    pub fn write_json(&self, out: &mut dyn Write) -> io::Result<()> {
+        serde_json::to_writer_pretty(&mut *out, self)?;
+        writeln!(out)
+    }
+}
+
+fn signature_report(
+    bundle: &Bundle,
+    signature: Option<&Result<Signed<'_>, VerifyError>>,
+) -> SignatureReport {
+    let strings = |ids: &[KeyId]| ids.iter().map(KeyId::to_string).collect();
+    let invalid = |error: &VerifyError| SignatureReport::Invalid {
+        problem: error.to_string(),
+    };
+    match (signature, bundle.claimed_signers()) {
+        (_, Err(VerifyError::Unsigned)) => SignatureReport::Unsigned,
+        (Some(Ok(signed)), _) => SignatureReport::Valid {
+            by: signed
+                .by
+                .iter()
+                .map(|certificate| SignerReport {
+                    subject: certificate.subject().to_owned(),
+                    key: certificate.key_kind(),
+                    key_id: certificate.key_id().to_string(),
+                })
+                .collect(),
+            unknown_key_ids: strings(&signed.unknown),
+        },
+        (Some(Err(error)), _) => invalid(error),
+        (None, Err(error)) => invalid(&error),
+        (None, Ok(claimed)) => SignatureReport::Unchecked {
+            claimed_key_ids: strings(&claimed),
+        },
+    }
+}
+
+fn target_report(bundle: &Bundle, target: &Target) -> Result<TargetReport, ImageProblem> {
+    let map_names: Vec<&str> = target.maps.iter().map(|map| &*map.full_name).collect();
+    let mut return_thunk = None;
+    let mut programs = Vec::new();
+    for program in &target.programs {
+        let mut report = program_report(program, &map_names);
+        for (sections, place) in [
+            (program.native, &mut report.native),
+            (program.bytecode, &mut report.bytecode),
+        ] {
+            let Some(sections) = sections else { continue };
+            let image = images::parse(bundle, target, program, sections)?;
+            let offset = target.fingerprint.return_thunk.get();
+            return_thunk = return_thunk.or_else(|| symbol_at(&image, offset));
+            *place = Some(image_report(&image, &report.maps, sections));
+        }
+        programs.push(report);
+    }
+    let evidence = target.evidence.and_then(|id| bundle.section(id));
+    let fingerprint_words = fingerprint_words(&target.fingerprint, return_thunk.as_deref());
+    Ok(TargetReport {
+        release: target.release.clone(),
+        build_id: hex::encode(&target.build_id),
+        fingerprint: fingerprint_report(&target.fingerprint),
+        fingerprint_words,
+        // What is not JSON is shown as the text that it is.
+        evidence: evidence.map(|bytes| {
+            serde_json::from_slice(bytes)
+                .unwrap_or_else(|_| String::from_utf8_lossy(bytes).into_owned().into())
+        }),
+        programs,
+        maps: target
+            .maps
+            .iter()
+            .map(|map| map_report(map, &map_names))
+            .collect(),
+        slots: target
+            .slots
+            .iter()
+            .map(|slot| SlotReport {
+                map: name(&map_names, slot.map),
+                key: slot.key,
+                content: match slot.content {
+                    SlotContent::Program(index) => {
+                        let functions: Vec<_> = target
+                            .programs
+                            .iter()
+                            .map(|program| &*program.function)
+                            .collect();
+                        SlotContentReport::Program(name(&functions, index))
+                    }
+                    SlotContent::Map(index) => SlotContentReport::Map(name(&map_names, index)),
+                },
+            })
+            .collect(),
+        btf_section: target.btf.map(SectionId::index),
+        evidence_section: target.evidence.map(SectionId::index),
+    })
+}
+
+fn fingerprint_report(fingerprint: &Fingerprint) -> FingerprintReport {
+    FingerprintReport {
+        arch: fingerprint.arch.get(),
+        page_shift: fingerprint.page_shift.get(),
+        va_bits: fingerprint.va_bits.get(),
+        cpu_limit: fingerprint.cpu_limit.get(),
+        jit_flags: fingerprint.jit_flags.get(),
+        policy: fingerprint.policy.get(),
+        return_thunk: fingerprint.return_thunk.get(),
+        jit_harden: fingerprint.jit_harden.get(),
+        cfi_mode: fingerprint.cfi_mode.get(),
+    }
+}
+
+/// The kernel's symbol at an offset from `_text`, if the image happens to name it.
+fn symbol_at(image: &Image, wanted: u64) -> Option<String> {
+    image.symbols.iter().find_map(|symbol| match symbol {
+        Symbol::Text { name, offset } if *offset == wanted => Some(name.clone()),
+        _ => None,
+    })
+}
+
+fn program_report(program: &Program, map_names: &[&str]) -> ProgramReport {
+    let program_type = ProgramType(program.prog_type);
+    // Zero is a cgroup's hook, and means nothing for other types.
+    let attach = Some(program.expected_attach_type)
+        .filter(|&attach| attach != 0 || program_type.is_cgroup());
+    ProgramReport {
+        name: program.name.clone(),
+        function: program.function.clone(),
+        elf_section: program.elf_section.clone(),
+        program_type: program_type.to_string(),
+        expected_attach_type: attach.map(|attach| AttachType(attach).to_string()),
+        attach_btf_id: Some(program.attach_btf_id).filter(|&id| id != 0),
+        flags: words::program_flags(program.prog_flags),
+        maps: program
+            .maps
+            .iter()
+            .map(|&map| name(map_names, map))
+            .collect(),
+        processed_insns: program.processed_insns,
+        peak_states: program.peak_states,
+        native: None,
+        bytecode: None,
+    }
+}
+
+fn image_report(
+    image: &Image,
+    map_names: &[String],
+    sections: preverify_bundle::Image,
+) -> ImageReport {
+    let map_names: Vec<_> = map_names.iter().map(String::as_str).collect();
+    let relocations = disassemble(image, &map_names)
+        .into_iter()
+        .filter_map(|line| {
+            let Relocation { reloc, name } = line.relocation?;
+            Some(RelocationReport {
+                function: line.function,
+                offset: reloc.offset,
+                form: match reloc.form {
+                    Form::Rel32 => "rel32",
+                    Form::Abs32S => "abs32s",
+                    Form::Abs64 => "abs64",
+                },
+                target: name,
+                instruction: line.text,
+            })
+        });
+    let functions = &image.functions;
+    ImageReport {
+        section: sections.image.index(),
+        symbols_section: sections.symbols.map(SectionId::index),
+        tag: hex::encode(image.conclusions.tag),
+        code_bytes: functions.iter().map(|function| function.code.len()).sum(),
+        stack_bytes: image.conclusions.stack_depth.get(),
+        xlated_insns: image.xlated.len(),
+        functions: functions
+            .iter()
+            .map(|function| FunctionReport {
+                tag: hex::encode(function.tag),
+                code_bytes: function.code.len(),
+                stack_bytes: function.stack_depth,
+            })
+            .collect(),
+        symbols: image
+            .symbols
+            .iter()
+            .map(|symbol| {
+                let (&offset, module) = match symbol {
+                    Symbol::Text { offset, .. } => (offset, false),
+                    Symbol::Module { offset, .. } => (offset, true),
+                };
+                SymbolReport {
+                    name: symbol.name().to_owned(),
+                    offset,
+                    module,
+                }
+            })
+            .collect(),
+        relocations: relocations.collect(),
+        faults: functions
+            .iter()
+            .map(|function| function.extable.len())
+            .sum(),
+        tail_calls: image
+            .pokes
+            .iter()
+            .map(|poke| TailCallReport {
+                function: poke.function.get(),
+                offset: poke.target.get(),
+                map: name(&map_names, poke.map.get()),
+                key: poke.key.get(),
+            })
+            .collect(),
+    }
+}
+
+fn map_report(map: &Map, map_names: &[&str]) -> MapReport {
+    MapReport {
+        name: map.name.clone(),
+        full_name: map.full_name.clone(),
+        map_type: MapType(map.map_type).to_string(),
+        key_size: map.key_size,
+        value_size: map.value_size,
+        max_entries: map.max_entries,
+        flags: words::map_flags(map.map_flags),
+        map_extra: map.map_extra,
+        usage: match map.usage {
+            MapUse::Ordinary => "ordinary",
+            MapUse::Constant => "constant",
+            MapUse::Template => "template",
+        },
+        inner: map.inner.map(|inner| name(map_names, inner)),
+        pin_path: Some(map.pin_path.clone()).filter(|path| !path.is_empty()),
+        btf_key_type_id: map.btf_key_type_id,
+        btf_value_type_id: map.btf_value_type_id,
+        fields: map
+            .fields
+            .iter()
+            .map(|field| FieldReport {
+                kind: words::field_kind(field.kind.get()),
+                offset: field.offset.get(),
+                size: field.size.get(),
+            })
+            .collect(),
+        contents_section: map.contents.map(SectionId::index),
+    }
+}
+
+/// Every reference of a target to a section.
+fn users(target: &Target) -> impl Iterator<Item = (SectionId, String)> {
+    let own = [(target.btf, "btf"), (target.evidence, "evidence")];
+    let own = own.into_iter().map(|(id, user)| (id, user.to_owned()));
+    let programs = target.programs.iter().flat_map(|program| {
+        let images = [program.native, program.bytecode].into_iter().flatten();
+        images.flat_map(|image| {
+            let user = format!("program {}", program.function);
+            [(Some(image.image), user.clone()), (image.symbols, user)]
+        })
+    });
+    let maps = target
+        .maps
+        .iter()
+        .map(|map| (map.contents, format!("map {}", map.full_name)));
+    own.chain(programs)
+        .chain(maps)
+        .filter_map(|(id, user)| Some((id?, user)))
+}
+
+/// The name at an index that the manifest's rules keep in range.
+fn name(names: &[&str], index: u32) -> String {
+    names
+        .get(index as usize)
+        .map_or_else(|| index.to_string(), |name| (*name).to_owned())
+}

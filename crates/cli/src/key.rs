@@ -1,0 +1,166 @@
+//! `preverify key`: who signs.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use preverify_bundle::{Algorithm, Certificate, CertificateError, Signer, SignerError};
+use sha2::{Digest, Sha256};
+
+use crate::output::{self, STRONG};
+
+/// Make and show signing keys
+#[derive(clap::Subcommand)]
+pub enum Command {
+    Generate(Generate),
+    Show(Show),
+}
+
+/// Make a signing key and its certificate
+#[derive(clap::Args)]
+#[command(after_help = "\
+Two files are written: FILE, which signs and which only you can read; and beside it the certificate, with `.x509` \
+for `.pem`, which devices get. `preverify build --key FILE` signs with it.
+
+Examples:
+  preverify key generate --out signer.pem
+  preverify key generate --out board.pem --subject 'Boards of ACME' --algorithm ecdsa-p256
+
+Keys of openssl work as well, if FILE holds the private key (PKCS #8) and a certificate with a subject key identifier:
+  openssl req -x509 -nodes -newkey rsa:2048 -subj '/CN=me' -keyout key.pem -out crt.pem
+  cat key.pem crt.pem > signer.pem")]
+pub struct Generate {
+    /// Where the signer goes; a file that exists is never overwritten
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// rsa-2048, which every kernel can check quickly, or ecdsa-p256, which needs CONFIG_CRYPTO_ECDSA
+    #[arg(long, default_value = Algorithm::default().name(), value_parser = algorithms())]
+    algorithm: Algorithm,
+    /// What the certificate calls the signer
+    #[arg(long, value_name = "NAME", default_value = "preverify signer")]
+    subject: String,
+    /// How long the certificate is valid; devices, whose clocks may be wrong, do not look at it
+    #[arg(long, default_value_t = 3650, value_parser = clap::value_parser!(u32).range(1..))]
+    days: u32,
+}
+
+/// Show the certificates in a signer's or a certificate's file
+#[derive(clap::Args)]
+pub struct Show {
+    /// A file as `preverify key generate` or openssl makes it (PEM or DER)
+    file: PathBuf,
+}
+
+/// Why a key could not be made or shown.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyCommandError {
+    /// The two files would be one.
+    #[error(
+        "expected a file that does not end in `.x509`, the certificate's: name it `signer.pem`"
+    )]
+    Name,
+    /// A file exists.
+    #[error("{} exists, and a key is never overwritten: choose another name, or remove it", .0.display())]
+    Exists(PathBuf),
+    /// A file cannot be written.
+    #[error("cannot write {}", path.display())]
+    Write { path: PathBuf, source: io::Error },
+    /// The key cannot be made.
+    #[error(transparent)]
+    Signer(#[from] SignerError),
+    /// The file holds nothing to show.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// Standard output.
+    #[error("cannot write the output")]
+    Output(#[source] io::Error),
+}
+
+/// Makes or shows keys.
+pub fn run(command: &Command) -> Result<(), KeyCommandError> {
+    match command {
+        Command::Generate(args) => generate(args),
+        Command::Show(args) => show(&args.file),
+    }
+}
+
+fn generate(args: &Generate) -> Result<(), KeyCommandError> {
+    let certificate_path = args.out.with_extension("x509");
+    if certificate_path == args.out {
+        return Err(KeyCommandError::Name);
+    }
+    let validity = Duration::from_secs(u64::from(args.days) * 24 * 60 * 60);
+    let signer = Signer::generate(args.algorithm, &args.subject, validity)?;
+    // The certificate first: without the key it is worth nothing, so nothing is lost if the key
+    // cannot be written.
+    write_new(&certificate_path, 0o644, signer.certificate().to_der())?;
+    if let Err(error) = write_new(&args.out, 0o600, signer.to_pem()?.as_bytes()) {
+        // The error that is reported is the first.
+        drop(fs::remove_file(&certificate_path));
+        return Err(error);
+    }
+    let certificate = signer.certificate();
+    output::print(|out| {
+        writeln!(out, "{certificate}")?;
+        writeln!(
+            out,
+            "{}: signs; keep it where only the signer reads it",
+            args.out.display()
+        )?;
+        writeln!(
+            out,
+            "{}: the certificate, for devices",
+            certificate_path.display()
+        )
+    })
+    .map_err(KeyCommandError::Output)
+}
+
+/// Writes a file that did not exist: whole, or not at all.
+fn write_new(path: &Path, mode: u32, contents: &[u8]) -> Result<(), KeyCommandError> {
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::AlreadyExists => KeyCommandError::Exists(path.to_owned()),
+        _ => KeyCommandError::Write {
+            path: path.to_owned(),
+            source,
+        },
+    };
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true).mode(mode);
+    let mut file = options.open(path).map_err(failed)?;
+    file.write_all(contents)
+        .and_then(|()| file.sync_all())
+        .map_err(|source| {
+            drop(fs::remove_file(path));
+            failed(source)
+        })
+}
+
+fn show(path: &Path) -> Result<(), KeyCommandError> {
+    let certificates = Certificate::open(path)?;
+    output::print(|out| {
+        for certificate in &certificates {
+            let (not_before, not_after) = certificate.validity();
+            writeln!(out, "{STRONG}{}{STRONG:#}", certificate.subject())?;
+            writeln!(out, "  key       {}", certificate.key_kind())?;
+            writeln!(out, "  key id    {}", certificate.key_id())?;
+            writeln!(out, "  valid     {not_before} to {not_after}")?;
+            writeln!(
+                out,
+                "  sha256    {}",
+                hex::encode(Sha256::digest(certificate.to_der()))
+            )?;
+        }
+        Ok(())
+    })
+    .map_err(KeyCommandError::Output)
+}
+
+fn algorithms() -> impl clap::builder::TypedValueParser<Value = Algorithm> {
+    use clap::builder::{PossibleValuesParser, TypedValueParser};
+
+    PossibleValuesParser::new(Algorithm::ALL.map(Algorithm::name))
+        .try_map(|name| name.parse::<Algorithm>())
+}
