@@ -96,3 +96,106 @@ fn name(image: &Image, map_names: &[&str], reloc: &Reloc, end: usize) -> String 
         _ => format!("{base}-{:#x}", addend.unsigned_abs()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::discover;
+    use crate::testing::{HELPER, JIFFIES, Piece, two_boots};
+
+    fn image(functions: &[Vec<Piece>]) -> Image {
+        let [a, b] = two_boots(functions);
+        discover(a.capture(), b.capture()).unwrap()
+    }
+
+    #[test]
+    fn names_stand_in_the_place_of_addresses() {
+        let main = vec![
+            Piece::Map(0),
+            Piece::Value(1, 8),
+            Piece::Value(2, 0),
+            Piece::Symbol(JIFFIES),
+            Piece::Symbol(JIFFIES + 4),
+            Piece::Callback(1),
+            Piece::Aux,
+            Piece::CallDepth(0x2_d4c8),
+            Piece::Helper(HELPER),
+            Piece::Call(1),
+            Piece::ModuleCall,
+            Piece::Constant(0x1234),
+            // Back to `push rbp`.
+            Piece::Plain(&[0xeb, 0xa0], vec![]),
+        ];
+        let lines = disassemble(&image(&[main, vec![]]), &["counters", "config"]);
+        let texts: Vec<&str> = lines.iter().map(|line| line.text.as_str()).collect();
+        assert_eq!(
+            texts,
+            [
+                "nop dword [rax+rax]",
+                "push rbp",
+                "mov rbp, rsp",
+                "mov rdi, map \"counters\"",
+                "mov rdi, values of \"config\"+0x8",
+                "mov rdi, values of 2",
+                "mov rdi, jiffies",
+                "mov rdi, jiffies+0x4",
+                "mov rdi, function 1",
+                "mov rdi, aux",
+                "sar qword [rel gs:per-CPU 0x2d4c8], 0x5",
+                "call bpf_helper",
+                "call function 1",
+                "call testmod:function",
+                "mov edi, 0x1234",
+                "jmp short 0x5",
+                "leave",
+                "ret",
+                "int3",
+                "nop dword [rax+rax]",
+                "push rbp",
+                "mov rbp, rsp",
+                "leave",
+                "ret",
+                "int3",
+            ]
+        );
+        let value = &lines[4];
+        assert_eq!((value.function, value.offset), (0, 19));
+        assert_eq!(value.bytes, [0x48, 0xbf, 0, 0, 0, 0, 0, 0, 0, 0]);
+        let relocation = value.relocation.as_ref().unwrap();
+        assert_eq!(relocation.name, "values of \"config\"+0x8");
+        assert_eq!(relocation.reloc.target, Target::MapValue(1));
+        assert_eq!(lines.last().unwrap().function, 1);
+        assert_eq!(lines[0].relocation, None);
+    }
+
+    proptest! {
+        /// Code and relocations that make no sense are shown, too, and no byte is lost.
+        #[test]
+        fn every_byte_is_shown_once(
+            code in prop::collection::vec(any::<u8>(), 0..200),
+            offsets in prop::collection::btree_set(0..220_u32, 0..8),
+            kind in 0..6_u32,
+            addend in any::<i64>(),
+        ) {
+            let mut image = image(&[vec![Piece::Helper(HELPER)]]);
+            let target = [
+                Target::Absolute,
+                Target::Symbol(9),
+                Target::Map(9),
+                Target::MapValue(0),
+                Target::Function(9),
+                Target::ProgAux,
+            ][kind as usize];
+            image.functions[0].code.clone_from(&code);
+            image.functions[0].relocs = offsets
+                .into_iter()
+                .map(|offset| Reloc { offset, form: Form::Rel32, target, addend })
+                .collect();
+            let lines = disassemble(&image, &[]);
+            let shown: Vec<u8> = lines.iter().flat_map(|line| line.bytes.clone()).collect();
+            prop_assert_eq!(shown, code);
+        }
+    }
+}

@@ -5,20 +5,23 @@
 //! verified bytecode (an instruction loads that thing). Calls and jumps always go to addresses, so
 //! that the bytecode is not asked about them.
 //!
-//! The image depends on nothing that differs between boots. Two things are therefore not taken from
-//! the kernel: the bytecode that is kept has no addresses ([`bytecode::without_addresses`]), and
-//! the tags of functions, which the kernel computes over addresses, are computed here over the
-//! bytecode without them. The first function's tag is the program's.
+//! The image depends on nothing that differs between boots. The bytecode that is kept has no
+//! addresses ([`bytecode::without_addresses`]). Tags, which are parts of names and nothing more, are
+//! the kernel's own where both boots agree on them. The kernel computes them over bytecode that can
+//! hold addresses of kernel variables; where it does, the boots disagree, and the tag is the
+//! beginning of the SHA-256 of the kept bytecode and the function's number.
 
 mod bytecode;
 mod error;
 mod function;
 mod places;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 
-use preverify_abi::image as abi;
+use preverify_abi::image::{self as abi, Conclusions};
 use sha2::{Digest, Sha256};
 
 pub use self::error::{At, DiscoverError, Obstacles};
@@ -45,19 +48,23 @@ pub fn discover(a: Capture<'_>, b: Capture<'_>) -> Result<Image, DiscoverError> 
         call_bases: [a, b].map(|capture| capture.symbols.address_of("__bpf_call_base")),
     };
     both.check()?;
-    let functions = both.functions()?;
-    let (functions, symbols) = link(both, functions)?;
+    let xlated = both.clean_bytecode(
+        "the program's bytecode",
+        &a.export.xlated,
+        &b.export.xlated,
+        OwnCalls::Numbered,
+    )?;
+    let conclusions = Conclusions {
+        tag: both.tag(&xlated, 0),
+        ..a.export.conclusions
+    };
+    let (functions, symbols) = link(both, both.functions(&xlated)?)?;
     Ok(Image {
         machine: Machine::X86_64,
-        conclusions: a.export.conclusions,
+        conclusions,
         functions,
         pokes: both.pokes()?,
-        xlated: both.clean_bytecode(
-            "the program's bytecode",
-            &a.export.xlated,
-            &b.export.xlated,
-            OwnCalls::Numbered,
-        )?,
+        xlated,
         symbols,
     })
 }
@@ -117,7 +124,10 @@ impl<'a> Both<'a> {
             &a.attach_btf_id,
             &b.attach_btf_id,
         )?;
-        self.equal("the conclusions", &a.conclusions, &b.conclusions)?;
+        let conclusions = words(&a.conclusions).into_iter().zip(words(&b.conclusions));
+        for ((what, a), (_, b)) in conclusions {
+            self.equal(what, &a, &b)?;
+        }
         self.equal("the number of maps", &a.maps.len(), &b.maps.len())?;
         for (index, (a, b)) in a.maps.iter().zip(&b.maps).enumerate() {
             self.equal(format!("map {index}"), &geometry(a), &geometry(b))?;
@@ -151,11 +161,11 @@ impl<'a> Both<'a> {
         })
     }
 
-    fn functions(self) -> Result<Vec<Draft>, DiscoverError> {
+    fn functions(self, xlated: &[Insn]) -> Result<Vec<Draft>, DiscoverError> {
         let (a, b) = (&self.a.export.functions, &self.b.export.functions);
         let pairs = a.iter().zip(b).enumerate();
         pairs
-            .map(|(index, (a, b))| self.function(index, a, b))
+            .map(|(index, (a, b))| self.function(index, a, b, xlated))
             .collect()
     }
 
@@ -164,8 +174,9 @@ impl<'a> Both<'a> {
         index: usize,
         a: &export::Function,
         b: &export::Function,
+        xlated: &[Insn],
     ) -> Result<Draft, DiscoverError> {
-        let clean = self.clean_bytecode(
+        self.clean_bytecode(
             &format!("the bytecode of function {index}"),
             &a.insns,
             &b.insns,
@@ -187,10 +198,7 @@ impl<'a> Both<'a> {
         }
         Ok(Draft {
             function: Function {
-                tag: match index {
-                    0 => self.a.export.conclusions.tag,
-                    _ => tag(&clean),
-                },
+                tag: self.tag(xlated, index),
                 code: bytes,
                 relocs: Vec::new(),
                 extable: a.extable.clone(),
@@ -199,6 +207,18 @@ impl<'a> Both<'a> {
             },
             addresses,
         })
+    }
+
+    /// The tag of a function; the first one's is the program's.
+    fn tag(self, xlated: &[Insn], index: usize) -> [u8; 8] {
+        let [a, b] = [self.a, self.b].map(|capture| match index {
+            0 => Some(capture.export.conclusions.tag),
+            _ => capture.export.functions.get(index).map(|found| found.tag),
+        });
+        match a {
+            Some(tag) if a == b => tag,
+            _ => digest(xlated, index),
+        }
     }
 
     /// The bytecode without addresses; whatever else differs is refused.
@@ -248,6 +268,39 @@ impl<'a> Both<'a> {
     }
 }
 
+/// The conclusions that both boots must agree on, with their names.
+fn words(conclusions: &Conclusions) -> [(&'static str, u64); 11] {
+    let Conclusions {
+        flags,
+        max_ctx_offset,
+        max_pkt_offset,
+        max_tp_access,
+        max_rdonly_access,
+        max_rdwr_access,
+        verified_insns,
+        stack_depth,
+        visible_functions,
+        cgroup_storage: [shared, percpu],
+        tag: _,
+    } = *conclusions;
+    [
+        ("the program's flags", flags.get()),
+        ("max_ctx_offset", max_ctx_offset.get().into()),
+        ("max_pkt_offset", max_pkt_offset.get().into()),
+        ("max_tp_access", max_tp_access.get().into()),
+        ("max_rdonly_access", max_rdonly_access.get().into()),
+        ("max_rdwr_access", max_rdwr_access.get().into()),
+        ("verified_insns", verified_insns.get().into()),
+        ("the stack depth", stack_depth.get().into()),
+        (
+            "the number of visible functions",
+            visible_functions.get().into(),
+        ),
+        ("the shared cgroup storage", shared.get().into()),
+        ("the per-CPU cgroup storage", percpu.get().into()),
+    ]
+}
+
 /// What two captures of one map have in common.
 fn geometry(map: &Map) -> impl PartialEq + Debug {
     let record = &map.record;
@@ -281,14 +334,15 @@ fn code(function: &export::Function) -> Code64<'_> {
     }
 }
 
-/// The kernel's tags are the first eight bytes of a digest over the bytecode with its addresses.
-fn tag(insns: &[Insn]) -> [u8; 8] {
+/// Eight bytes that depend on the program and the function, and on no boot.
+fn digest(xlated: &[Insn], index: usize) -> [u8; 8] {
     let mut digest = Sha256::new();
-    for insn in insns {
+    for insn in xlated {
         digest.update(insn.to_bytes());
     }
+    digest.update((index as u64).to_le_bytes());
     let digest = digest.finalize();
-    std::array::from_fn(|index| digest[index])
+    std::array::from_fn(|byte| digest[byte])
 }
 
 fn relative_poke(capture: Capture<'_>, poke: &export::Poke) -> Result<abi::Poke, &'static str> {

@@ -6,7 +6,8 @@
 
 use std::fmt::Debug;
 
-use preverify_abi::image::{Extable, Poke};
+use preverify_abi::image::{Conclusions, Extable, Poke};
+use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::Capture;
@@ -132,20 +133,28 @@ impl Case<'_> {
 
     fn compare_tables(self) -> Result<(), ProofError> {
         let (image, export) = (self.image, self.capture.export);
+        let tag = |index: usize| image.functions.get(index).map(|function| function.tag);
         self.same(
             "what the verifier found out",
             image.conclusions,
-            export.conclusions,
+            Conclusions {
+                tag: image.conclusions.tag,
+                ..export.conclusions
+            },
         )?;
+        self.compare_tag(0, image.conclusions.tag, export.conclusions.tag)?;
         self.same(
-            "the tag of the first function",
-            image.functions.first().map(|function| function.tag),
-            Some(export.conclusions.tag),
+            "the first function's tag",
+            tag(0),
+            Some(image.conclusions.tag),
         )?;
         for (index, (image, kernel)) in image.functions.iter().zip(&export.functions).enumerate() {
             let what = |part: &str| format!("the {part} of function {index}");
             self.same(what("stack depth"), image.stack_depth, kernel.stack_depth)?;
             self.same(what("flags"), image.flags, kernel.flags)?;
+            if index > 0 {
+                self.compare_tag(index, image.tag, kernel.tag)?;
+            }
             self.same::<&[Extable]>(what("exception table"), &image.extable, &kernel.extable)?;
         }
         self.same(
@@ -163,6 +172,20 @@ impl Case<'_> {
             self.same(what, absolute(image, export), Some(kernel))?;
         }
         Ok(())
+    }
+
+    /// A tag is the kernel's. If that one depends on addresses, it is the digest of the bytecode in
+    /// the image, and of the function's number.
+    fn compare_tag(self, index: usize, image: [u8; 8], kernel: [u8; 8]) -> Result<(), ProofError> {
+        let mut digest = Sha256::new();
+        for insn in &self.image.xlated {
+            digest.update(insn.to_bytes());
+        }
+        digest.update((index as u64).to_le_bytes());
+        if digest.finalize().starts_with(&image) {
+            return Ok(());
+        }
+        self.same(format!("the tag of function {index}"), image, kernel)
     }
 
     /// The bytecode is the kernel's, but for zeroes in the place of addresses.
@@ -224,4 +247,156 @@ fn absolute(poke: &Poke, export: &Export) -> Option<export::Poke> {
         insn_idx: poke.insn_idx.get(),
         adjust: poke.adjust.get(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::discover;
+    use crate::testing::{Boot, HELPER, JIFFIES, Layout, Piece, two_boots};
+
+    fn functions() -> [Vec<Piece>; 2] {
+        let main = vec![
+            Piece::Map(0),
+            Piece::Value(1, 8),
+            Piece::Helper(HELPER),
+            Piece::Constant(77),
+            Piece::TailCall(2),
+            Piece::Call(1),
+        ];
+        [main, vec![Piece::Symbol(JIFFIES), Piece::CallDepth(64)]]
+    }
+
+    fn sections() -> Sections {
+        let [a, b] = two_boots(&functions());
+        let image = discover(a.capture(), b.capture()).unwrap();
+        image.to_sections().unwrap()
+    }
+
+    fn third_boot() -> Boot {
+        Boot::new(&functions(), &Layout::new(99))
+    }
+
+    #[test]
+    fn an_image_is_right_in_a_boot_that_it_was_not_made_from() {
+        let boot = third_boot();
+        let proof = prove(&sections(), boot.capture()).unwrap();
+        let code = boot.export.functions.iter().map(|found| found.code.len());
+        assert_eq!(proof.code_bytes, code.sum::<usize>());
+        assert_eq!(proof.relocations, 6);
+    }
+
+    #[test]
+    fn another_byte_of_code_is_shown_with_what_follows() {
+        let mut boot = third_boot();
+        boot.export.functions[1].code[8] = 0xdd;
+        let error = prove(&sections(), boot.capture()).unwrap_err();
+        let message = error.to_string();
+        let start = "program `program`, function 1, offset 0x8: the image has `e5 48 c7 c7 ";
+        assert!(message.starts_with(start), "{message}");
+        assert!(
+            message.contains("the kernel's JIT wrote `dd 48 c7 c7 "),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn every_other_difference_is_refused() {
+        type Change = fn(&mut Export);
+        let changes: [(&str, Change); 15] = [
+            ("the number of functions", |export| {
+                export.functions.truncate(1)
+            }),
+            ("the size of function 1", |export| {
+                export.functions[1].code.push(0)
+            }),
+            ("what the verifier found out", |export| {
+                export.conclusions.flags = 1.into()
+            }),
+            ("stack depth of function 1", |export| {
+                export.functions[1].stack_depth = 8
+            }),
+            ("flags of function 0", |export| {
+                export.functions[0].flags = 1
+            }),
+            ("exception table of function 0", |export| {
+                export.functions[0].extable[0].fixup = 3.into();
+            }),
+            ("the number of tail calls", |export| export.pokes.clear()),
+            ("tail call 0", |export| export.pokes[0].target += 1),
+            ("tail call 0", |export| export.pokes[0].key += 1),
+            ("tail call 0", |export| {
+                export.pokes[0].map = export.maps[3].address()
+            }),
+            ("the length of the bytecode", |export| {
+                export.xlated.truncate(3)
+            }),
+            ("instruction 0", |export| export.xlated[0].registers = 2),
+            // A helper's number, and half of a constant.
+            ("instruction 4", |export| export.xlated[4].imm += 1),
+            ("instruction 5", |export| export.xlated[5].imm += 1),
+            ("cannot be linked", |export| drop(export.maps.drain(1..))),
+        ];
+        for (what, change) in changes {
+            let mut boot = third_boot();
+            change(&mut boot.export);
+            let message = prove(&sections(), boot.capture()).unwrap_err().to_string();
+            assert!(message.contains(what), "{what}: {message}");
+        }
+    }
+
+    #[test]
+    fn an_image_that_says_otherwise_is_refused() {
+        let [a, b] = two_boots(&functions());
+        let image = discover(a.capture(), b.capture()).unwrap();
+        type Change = fn(&mut Image);
+        let changes: [Change; 6] = [
+            |image| image.functions[0].tag[0] ^= 1,
+            |image| image.functions[0].relocs[0].addend += 1,
+            |image| image.functions[0].relocs.truncate(3),
+            |image| image.functions[1].code[0] ^= 1,
+            |image| image.pokes[0].adjust = 1.into(),
+            |image| image.xlated[0].off = 1,
+        ];
+        for change in changes {
+            let mut image = image.clone();
+            change(&mut image);
+            let sections = image.to_sections().unwrap();
+            prove(&sections, a.capture()).unwrap_err();
+        }
+    }
+
+    proptest! {
+        /// Whatever the bytes are, they are read, refused or proved wrong.
+        #[test]
+        fn damaged_sections_are_refused(
+            position in any::<prop::sample::Index>(),
+            change in 1..=255_u8,
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let boot = third_boot();
+            let whole = sections();
+            let parts: [fn(&mut Sections) -> &mut Vec<u8>; 2] =
+                [|sections| &mut sections.image, |sections| &mut sections.symbols];
+            for part in parts {
+                let mut flipped = whole.clone();
+                let bytes = part(&mut flipped);
+                let position = position.index(bytes.len());
+                bytes[position] ^= change;
+                // Symbols' names are for people, and nothing is proved of them.
+                if prove(&flipped, boot.capture()).is_ok() {
+                    let mut image = Image::parse(&flipped.image, &flipped.symbols).unwrap();
+                    let original = Image::parse(&whole.image, &whole.symbols).unwrap();
+                    image.symbols.clone_from(&original.symbols);
+                    prop_assert_eq!(image, original);
+                }
+                let mut cut_off = whole.clone();
+                let bytes = part(&mut cut_off);
+                bytes.truncate(cut.index(bytes.len()));
+                prop_assert!(prove(&cut_off, boot.capture()).is_err());
+            }
+        }
+    }
 }

@@ -79,7 +79,9 @@ impl Layout {
         Self {
             text: 0xffff_ffff_8000_0000 + (boot << 21),
             // Not in the order of their numbers, and at unequal distances.
-            functions: (0..8).map(|i| modules + 0x8000 + (i ^ 5) * 0x1240 + boot * 64 * i).collect(),
+            functions: (0..8)
+                .map(|i| modules + 0x8000 + (i ^ 5) * 0x1240 + boot * 64 * i)
+                .collect(),
             maps: (0..8).map(|i| linear + (i ^ 3) * 0x8_0400).collect(),
             values: (0..8).map(|i| vmalloc + (i ^ 6) * SPAN).collect(),
             aux: linear + 0x7777_7000,
@@ -162,7 +164,9 @@ fn export(functions: &[Vec<Piece>], layout: &Layout) -> Export {
                 code: 0x95,
                 ..Insn::default()
             });
-            let Writer { code, mut insns, .. } = writer;
+            let Writer {
+                code, mut insns, ..
+            } = writer;
             if !several {
                 wipe_kinds(&mut insns);
             }

@@ -95,6 +95,7 @@ fn formatter(names: Option<Box<dyn SymbolResolver>>) -> NasmFormatter {
     options.set_hex_prefix("0x");
     options.set_hex_suffix("");
     options.set_uppercase_hex(false);
+    options.set_small_hex_numbers_in_decimal(false);
     options.set_branch_leading_zeros(false);
     options.set_space_after_operand_separator(true);
     formatter
