@@ -9,6 +9,8 @@ mod key;
 mod output;
 mod steps;
 mod target;
+#[cfg(test)]
+mod usage;
 mod verify;
 
 use std::error::Error;

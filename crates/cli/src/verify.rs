@@ -37,10 +37,10 @@ pub enum VerifyCommandError {
     #[error(transparent)]
     Read(#[from] ReadError),
     /// The signature does not hold.
-    #[error("{}", path.display())]
+    #[error("{} is not to be trusted", path.display())]
     Signature { path: PathBuf, source: VerifyError },
     /// An image does not hold.
-    #[error("{}", path.display())]
+    #[error("{} is not sound", path.display())]
     Image { path: PathBuf, source: ImageProblem },
     /// Standard output.
     #[error("cannot write the output")]

@@ -49,10 +49,10 @@ pub enum InspectCommandError {
     #[error(transparent)]
     Read(#[from] ReadError),
     /// It was shown, but nobody trusted signed it.
-    #[error("{}", path.display())]
+    #[error("{} is not to be trusted", path.display())]
     Signature { path: PathBuf, source: VerifyError },
     /// An image cannot be shown.
-    #[error("{}", path.display())]
+    #[error("{} is not sound", path.display())]
     Image { path: PathBuf, source: ImageProblem },
     /// There is no such program.
     #[error("{}: expected one of the programs {}, found {name:?}", path.display(), programs.join(", "))]

@@ -149,11 +149,11 @@ fn write_evidence(target: &TargetReport, out: &mut dyn Write) -> io::Result<Opti
         out,
     )?;
     list("set before load", &inputs::words(&evidence.inputs), out)?;
-    field(
-        "verified by",
-        &format!("Linux {}", shown(&evidence.kernel.version)),
-        out,
-    )?;
+    let kernel = format!(
+        "Linux {} {}",
+        evidence.kernel.release, evidence.kernel.version
+    );
+    field("verified by", &shown(&kernel), out)?;
     field("", &format!("on CPU {}", shown(&evidence.kernel.cpu)), out)?;
     field(
         "",
