@@ -59,7 +59,8 @@ pub enum AgentError {
     },
     /// The process that held an object ended by itself.
     #[error(
-        "the process that holds the object ended during {during} ({status}); it said:\n{messages}"
+        "the process that holds the object ended during {during} ({status}){}",
+        last_words(messages)
     )]
     HolderEnded {
         /// What was under way.
@@ -164,6 +165,13 @@ impl AgentError {
             | Self::NoStatistics { .. }
             | Self::ForeignSlot { .. } => 0,
         }
+    }
+}
+
+fn last_words(messages: &str) -> String {
+    match messages.trim_end() {
+        "" => String::new(),
+        messages => format!("; it said last:\n{messages}"),
     }
 }
 
