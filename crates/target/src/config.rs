@@ -40,7 +40,6 @@ const TELLING: &[&str] = &[
     "BPF_LSM",
     "BPF_STREAM_PARSER",
     "BPF_UNPRIV_DEFAULT_OFF",
-    "CALL_DEPTH_TRACKING",
     "CFI_CLANG",
     "CGROUP_BPF",
     "DEBUG_INFO_BTF",

@@ -95,6 +95,9 @@ impl Apt {
             folder_of("Dir::State::Lists", &folder.join("lists")),
             folder_of("Dir::State::status", &status),
             folder_of("Dir::Cache", &folder),
+            // Hosts that throw these away (containers) would have them made for every question.
+            folder_of("Dir::Cache::pkgcache", &folder.join("pkgcache.bin")),
+            folder_of("Dir::Cache::srcpkgcache", &folder.join("srcpkgcache.bin")),
             // Descriptions in other languages are of no use.
             "Acquire::Languages=none".to_owned(),
             // As root, apt would drop to a user who cannot write here.
@@ -152,13 +155,14 @@ impl Apt {
 
     /// What would be downloaded: of each package the newest version.
     pub fn offers(&self, names: &[&str]) -> Result<Vec<Offer>, DebianError> {
+        let arguments = [&["download", "--print-uris"], names].concat();
+        let text = self.run("apt-get", &arguments)?;
         names
             .iter()
             .map(|name| {
-                let text = self.run("apt-get", &["download", "--print-uris", name])?;
                 parse_offer(name, &text).ok_or_else(|| DebianError::Puzzling {
                     package: (*name).to_owned(),
-                    found: text,
+                    found: text.clone(),
                 })
             })
             .collect()
@@ -235,16 +239,22 @@ pub fn extract(deb: &Deb, folder: &Path) -> Result<(), DebianError> {
     Ok(())
 }
 
-/// A line as `apt-get --print-uris` prints it: `'URI' FILE SIZE SHA256:DIGEST`.
+/// One of the lines that `apt-get --print-uris` prints: `'URI' NAME_VERSION_ARCH.deb SIZE
+/// SHA256:DIGEST`.
 fn parse_offer(name: &str, text: &str) -> Option<Offer> {
-    let line = text.lines().find(|line| line.starts_with('\''))?;
-    let mut words = line.split(' ').skip(1);
-    Some(Offer {
-        name: name.to_owned(),
-        file: words.next()?.to_owned(),
-        size: words.next()?.parse().ok()?,
-        sha256: words.next()?.strip_prefix("SHA256:")?.to_owned(),
-    })
+    text.lines()
+        .filter(|line| line.starts_with('\''))
+        .find_map(|line| {
+            let mut words = line.split(' ').skip(1);
+            let file = words.next()?;
+            (file.split('_').next()? == name).then_some(())?;
+            Some(Offer {
+                name: name.to_owned(),
+                file: file.to_owned(),
+                size: words.next()?.parse().ok()?,
+                sha256: words.next()?.strip_prefix("SHA256:")?.to_owned(),
+            })
+        })
 }
 
 /// The lines of `apt-cache depends`. In front of all alternatives but the last stands a `|`, and
@@ -282,17 +292,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_file_name_is_apts_not_the_uris() {
-        let text = "'http://mirror/pool/l/libbpf-tools_0.26.0%2bds-1_amd64.deb' \
-                    libbpf-tools_0.26.0+ds-1_amd64.deb 1292140 SHA256:a699\n";
-        let offer = parse_offer("libbpf-tools", text).unwrap();
-        assert_eq!(offer.file, "libbpf-tools_0.26.0+ds-1_amd64.deb");
-        assert_eq!((offer.size, offer.sha256.as_str()), (1_292_140, "a699"));
-        assert_eq!(parse_offer("x", "Reading package lists...\n"), None);
-        assert_eq!(
-            parse_offer("x", "'http://mirror/x.deb' x.deb 1 MD5Sum:a\n"),
-            None
-        );
+    fn each_package_has_its_line() {
+        let text = "Reading package lists...\n\
+                    'http://mirror/libx_1%2b2_all.deb' libx_1+2_all.deb 7 SHA256:b0\n\
+                    'http://mirror/libx-dev_1_all.deb' libx-dev_1_all.deb 8 SHA256:b1\n";
+        let offer = parse_offer("libx", text).unwrap();
+        // The name is apt's, not the URI's.
+        assert_eq!(offer.file, "libx_1+2_all.deb");
+        assert_eq!((offer.size, offer.sha256.as_str()), (7, "b0"));
+        assert_eq!(parse_offer("libx-dev", text).unwrap().sha256, "b1");
+        assert_eq!(parse_offer("lib", text), None);
+        let weak = "'http://mirror/x.deb' x_1_all.deb 1 MD5Sum:a\n";
+        assert_eq!(parse_offer("x", weak), None);
     }
 
     #[test]

@@ -133,22 +133,13 @@ impl Recipe<'_> {
 
     /// Whatever changes this makes a snapshot another one.
     fn id(&self, accelerator: Accelerator) -> Result<String, TargetError> {
-        let Hardware {
-            cpu,
-            command_line,
-            memory_mib,
-            cpus,
-            max_cpus,
-        } = self.hardware;
+        let spec = self.spec(Path::new(""), accelerator);
         let mut digest = Digest::default();
         digest
             .add(format!("{PROTOCOL_VERSION} {ABI_VERSION}"))
             .add(self.qemu)
+            .add(spec.likeness())
             .add(&self.kernel.id)
-            .add(cpu)
-            .add(command_line)
-            .add(format!("{memory_mib} {cpus} {max_cpus}"))
-            .add(accelerator.name())
             .add_file(self.agent)?
             .add_file(self.part)?;
         if accelerator == Accelerator::Kvm {

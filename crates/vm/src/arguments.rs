@@ -50,6 +50,15 @@ pub(crate) const CONSOLE_FD: i32 = 5;
 pub(crate) const NETWORK_FDS: [i32; 2] = [6, 7];
 
 impl MachineSpec {
+    /// One text for machines that are alike to a guest but for the contents of their files: a
+    /// snapshot of the one can be restored as the other.
+    pub fn likeness(&self) -> String {
+        let mut alike = self.clone();
+        alike.kernel = PathBuf::from("kernel");
+        alike.initramfs = PathBuf::from("initramfs");
+        format!("{:?}", alike.arguments(Memory::Private))
+    }
+
     /// QEMU's arguments.
     pub(crate) fn arguments(&self, memory: Memory<'_>) -> Vec<OsString> {
         let mut arguments = Arguments::default();
