@@ -375,3 +375,119 @@ fn parse_pokes(
     }
     Ok(pokes)
 }
+
+#[cfg(test)]
+mod tests {
+    use preverify_abi::Range;
+    use proptest::prelude::*;
+    use zerocopy::FromBytes;
+
+    use super::*;
+    use crate::testing::{HELPER, Piece, export_bytes, two_boots};
+
+    fn export() -> Export {
+        let functions = [
+            vec![Piece::Helper(HELPER), Piece::Map(2)],
+            vec![Piece::TailCall(1)],
+        ];
+        let [mut boot, _] = two_boots(&functions);
+        let field = Field {
+            kind: 2.into(),
+            size: 16.into(),
+            ..Field::default()
+        };
+        boot.export.maps[1].fields = vec![field];
+        boot.export.maps[1].record.fields = Range {
+            first: 0.into(),
+            count: 1.into(),
+        };
+        boot.export
+    }
+
+    #[test]
+    fn an_export_is_read_as_it_was_written() {
+        assert_eq!(Export::parse(&export_bytes(&export())).unwrap(), export());
+    }
+
+    #[test]
+    fn instructions_survive_their_bytes() {
+        let bytes = [0x18, 0x21, 0xfe, 0xff, 1, 0, 0, 0x80];
+        let insn = Insn::from_bytes(bytes);
+        assert_eq!((insn.source(), insn.off, insn.imm), (2, -2, i32::MIN + 1));
+        assert_eq!(insn.to_bytes(), bytes);
+    }
+
+    #[test]
+    fn malformed_exports_are_refused() {
+        type Change = fn(&mut ExportHeader);
+        let changes: [(&str, Change); 7] = [
+            ("starts with", |header| header.magic[0] = 0),
+            ("speaks version 9", |header| header.version = 9.into()),
+            ("says that it has 1 bytes", |header| header.size = 1.into()),
+            ("is no text", |header| header.name = [0xff; 16]),
+            ("is no text", |header| header.name[10] = b'x'),
+            ("the table `maps`", |header| {
+                header.maps.count = u32::MAX.into()
+            }),
+            ("exported no function", |header| {
+                header.functions.count = 0.into()
+            }),
+        ];
+        for (what, change) in changes {
+            let mut bytes = export_bytes(&export());
+            let (header, _) = ExportHeader::mut_from_prefix(&mut bytes).unwrap();
+            change(header);
+            let error = Export::parse(&bytes).unwrap_err();
+            assert!(error.to_string().contains(what), "{what}: {error}");
+        }
+    }
+
+    #[test]
+    fn records_that_name_what_is_not_there_are_refused() {
+        let refusal = |change: fn(&mut Export)| {
+            let mut export = export();
+            change(&mut export);
+            Export::parse(&export_bytes(&export))
+                .unwrap_err()
+                .to_string()
+        };
+        let message = refusal(|export| export.maps[3].record.fields.count = 2.into());
+        assert!(
+            message.contains("map 3 names records 0 to 0 + 2 of the table `fields`"),
+            "{message}"
+        );
+        let message = refusal(|export| export.pokes[0].function = Some(2));
+        assert!(
+            message.contains("names function 2, but there are 2"),
+            "{message}"
+        );
+        let message = refusal(|export| export.pokes[0].map = 1);
+        assert!(
+            message.contains("a map at 0x1, which is none of its 8"),
+            "{message}"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_exports_never_panic(
+            position in any::<prop::sample::Index>(),
+            byte in any::<u8>(),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let whole = export_bytes(&export());
+            let mut bytes = whole.clone();
+            let position = position.index(bytes.len());
+            bytes[position] = byte;
+            let _ = Export::parse(&bytes);
+            let size = cut.index(whole.len());
+            prop_assert!(Export::parse(&whole[..size]).is_err());
+            // Even if the header agrees.
+            let mut bytes = whole[..size].to_vec();
+            if let Ok((header, _)) = ExportHeader::mut_from_prefix(&mut bytes) {
+                header.size = u32::try_from(size).unwrap().into();
+            }
+            let _ = Export::parse(&bytes);
+        }
+    }
+}

@@ -231,3 +231,125 @@ fn symbol_address(symbol: &Symbol, symbols: &KernelSymbols) -> Result<u64, Probl
 fn entry<T>(entries: &[T], index: u32) -> Option<&T> {
     entries.get(usize::try_from(index).ok()?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::discover;
+    use crate::testing::{Boot, HELPER, Layout, Piece, two_boots};
+
+    fn functions() -> [Vec<Piece>; 1] {
+        [vec![
+            Piece::Map(0),
+            Piece::Value(1, 4),
+            Piece::Helper(HELPER),
+            Piece::ModuleCall,
+        ]]
+    }
+
+    fn image() -> Image {
+        let [a, b] = two_boots(&functions());
+        discover(a.capture(), b.capture()).unwrap()
+    }
+
+    #[test]
+    fn a_linked_image_is_what_the_jit_wrote() {
+        let boot = Boot::new(&functions(), &Layout::new(200));
+        let relinked = relink(&image(), &Addresses::from(boot.capture())).unwrap();
+        assert_eq!(relinked.functions, [boot.export.functions[0].code.clone()]);
+    }
+
+    #[test]
+    fn every_form_is_checked_for_what_it_can_hold() {
+        let boot = Boot::new(&functions(), &Layout::new(200));
+        let addresses = Addresses::from(boot.capture());
+        let link = |form, addend: i64| {
+            let mut image = image();
+            image.functions[0].relocs = vec![Reloc {
+                offset: 11,
+                form,
+                target: Target::Absolute,
+                addend,
+            }];
+            relink(&image, &addresses).map(|relinked| relinked.functions[0][11..19].to_vec())
+        };
+        let position = addresses.functions[0].cast_signed() + 11;
+        let (most, least) = (i64::from(i32::MAX), i64::from(i32::MIN));
+        assert_eq!(
+            link(Form::Rel32, position + most).unwrap()[..4],
+            [255, 255, 255, 127]
+        );
+        assert_eq!(link(Form::Abs32S, least).unwrap()[..4], [0, 0, 0, 128]);
+        assert_eq!(
+            link(Form::Abs64, i64::MIN).unwrap(),
+            [0, 0, 0, 0, 0, 0, 0, 128]
+        );
+        for (form, addend) in [
+            (Form::Rel32, position + most + 1),
+            (Form::Rel32, position + least - 1),
+            (Form::Abs32S, most + 1),
+            (Form::Abs32S, least - 1),
+        ] {
+            let error = link(form, addend).unwrap_err();
+            assert!(
+                error.to_string().contains("does not fit into 4 bytes"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_linked_is_refused() {
+        type Change = fn(&mut Image);
+        let changes: [(&str, Change); 8] = [
+            ("names map 8, but there are addresses of 8", |image| {
+                retarget(image, Target::Map(8))
+            }),
+            ("names map 9", |image| retarget(image, Target::MapValue(9))),
+            ("values of map 7", |image| {
+                retarget(image, Target::MapValue(7))
+            }),
+            ("names function 1", |image| {
+                retarget(image, Target::Function(1))
+            }),
+            ("names symbol 2", |image| retarget(image, Target::Symbol(2))),
+            ("`bpf_helper` is 0x2800000 bytes behind `_text`", |image| {
+                image.symbols[0] = Symbol::Text {
+                    name: "bpf_helper".to_owned(),
+                    offset: 0x280_0000,
+                };
+            }),
+            ("needs `testmod:other`", |image| {
+                image.symbols[1] = Symbol::Module {
+                    name: "testmod:other".to_owned(),
+                    offset: 0,
+                };
+            }),
+            ("does not lie within the code", |image| {
+                image.functions[0].relocs[0].offset = 1000
+            }),
+        ];
+        let boot = Boot::new(&functions(), &Layout::new(200));
+        let mut addresses = Addresses::from(boot.capture());
+        addresses.maps[7].values = None;
+        for (what, change) in changes {
+            let mut image = image();
+            change(&mut image);
+            let error = relink(&image, &addresses).unwrap_err();
+            assert!(error.to_string().contains(what), "{what}: {error}");
+        }
+        addresses.functions.push(0);
+        let error = relink(&image(), &addresses).unwrap_err();
+        assert_eq!(
+            error,
+            RelinkError::Functions {
+                expected: 1,
+                found: 2
+            }
+        );
+    }
+
+    fn retarget(image: &mut Image, target: Target) {
+        image.functions[0].relocs[0].target = target;
+    }
+}

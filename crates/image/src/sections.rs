@@ -632,3 +632,161 @@ fn name_at(strings: &[u8], offset: u32) -> Option<String> {
     let end = strings.iter().position(|&byte| byte == 0)?;
     Some(str::from_utf8(&strings[..end]).ok()?.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::discover;
+    use crate::testing::{HELPER, Piece, two_boots};
+
+    fn image() -> Image {
+        let main = vec![
+            Piece::Map(0),
+            Piece::Helper(HELPER),
+            Piece::ModuleCall,
+            Piece::TailCall(1),
+            Piece::Call(1),
+        ];
+        let [a, b] = two_boots(&[main, vec![Piece::CallDepth(8)]]);
+        discover(a.capture(), b.capture()).unwrap()
+    }
+
+    fn parse(sections: &Sections) -> Result<Image, ImageError> {
+        Image::parse(&sections.image, &sections.symbols)
+    }
+
+    #[test]
+    fn an_image_survives_its_bytes() {
+        let sections = image().to_sections().unwrap();
+        assert_eq!(parse(&sections).unwrap(), image());
+        assert_eq!(sections.image.len() % 8, 0);
+        assert_eq!(sections.symbols.len() % 8, 0);
+    }
+
+    #[test]
+    fn images_that_cannot_be_are_refused() {
+        type Change = fn(&mut Image);
+        let changes: [(&str, Change); 14] = [
+            ("no function", |image| {
+                image.functions.clear();
+                image.pokes.clear();
+                image.conclusions.visible_functions = 0.into();
+            }),
+            (
+                "the program has unknown flags 0x8000000000000000",
+                |image| {
+                    image.conclusions.flags = (1 << 63).into();
+                },
+            ),
+            ("function 1 has unknown flags 0x80", |image| {
+                image.functions[1].flags = 0x80
+            }),
+            ("3 functions are visible", |image| {
+                image.conclusions.visible_functions = 3.into()
+            }),
+            ("exception 0 of function 0", |image| {
+                image.functions[0].extable[0].offset = 99.into()
+            }),
+            ("tail call 0 does not lie", |image| {
+                image.pokes[0].function = 2.into()
+            }),
+            ("tail call 0 does not lie", |image| {
+                image.pokes[0].target = u32::MAX.into()
+            }),
+            ("names entry 2 of 2", |image| {
+                image.functions[0].relocs[1].target = Target::Symbol(2)
+            }),
+            ("names entry 2 of 2", |image| {
+                image.functions[0].relocs[3].target = Target::Function(2)
+            }),
+            ("in an absolute form", |image| {
+                image.functions[0].relocs[0].target = Target::Absolute
+            }),
+            ("not behind the one before", |image| {
+                image.functions[0].relocs.swap(0, 1)
+            }),
+            ("outside the code", |image| {
+                image.functions[1].relocs[0].offset = 100
+            }),
+            ("of the code is not zero", |image| {
+                image.functions[0].code[11] = 1
+            }),
+            ("is not `module:symbol`", |image| {
+                image.symbols[0] = Symbol::Module {
+                    name: "helper".to_owned(),
+                    offset: 0,
+                };
+            }),
+        ];
+        for (what, change) in changes {
+            let mut image = image();
+            change(&mut image);
+            let error = parse(&image.to_sections().unwrap()).unwrap_err();
+            assert!(error.to_string().contains(what), "{what}: {error}");
+        }
+    }
+
+    #[test]
+    fn heads_that_are_not_this_version_are_refused() {
+        let whole = image().to_sections().unwrap();
+        let changes: [(&str, usize, u8); 6] = [
+            ("starts with", 0, b'X'),
+            ("version 2", 8, 2),
+            ("says that it has", 12, whole.image[12] ^ 8),
+            ("ELF machine 183", 16, 183),
+            ("is of kind 2", 20, 2),
+            ("refers to 3 symbols", 128, 3),
+        ];
+        for (what, offset, byte) in changes {
+            let mut sections = whole.clone();
+            sections.image[offset] = byte;
+            let error = parse(&sections).unwrap_err();
+            assert!(error.to_string().contains(what), "{what}: {error}");
+        }
+        // A reserved word, and what follows the last table.
+        let mut sections = whole.clone();
+        sections.image[132] = 1;
+        let error = parse(&sections).unwrap_err();
+        assert_eq!(error, ImageError::NotCanonical { section: "image" });
+        let mut sections = whole;
+        let last = sections.symbols.len() - 1;
+        sections.symbols[last] ^= 1;
+        let error = parse(&sections).unwrap_err();
+        assert_eq!(error, ImageError::NotCanonical { section: "symbols" });
+    }
+
+    #[test]
+    fn what_the_kernel_part_does_not_read_is_not_written() {
+        let mut image = image();
+        let function = image.functions[1].clone();
+        image.functions.resize(258, function);
+        assert_eq!(image.to_sections(), Err(TooLarge::Functions { count: 258 }));
+        image.functions.truncate(2);
+        image.functions[0].code.resize(65 << 20, 0);
+        assert!(matches!(image.to_sections(), Err(TooLarge::Size { .. })));
+    }
+
+    proptest! {
+        /// Bytes are refused, or are exactly what the parsed image is written as.
+        #[test]
+        fn damaged_sections_are_refused_or_mean_what_they_say(
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+            of_symbols in any::<bool>(),
+        ) {
+            let mut sections = image().to_sections().unwrap();
+            let bytes = match of_symbols {
+                true => &mut sections.symbols,
+                false => &mut sections.image,
+            };
+            for (position, byte) in changes {
+                let position = position.index(bytes.len());
+                bytes[position] = byte;
+            }
+            if let Ok(parsed) = parse(&sections) {
+                prop_assert_eq!(parsed.to_sections().unwrap(), sections);
+            }
+        }
+    }
+}

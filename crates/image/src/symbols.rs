@@ -250,3 +250,107 @@ fn parse_line(line: &str) -> Option<Line<'_>> {
 fn is_loadable(module: &str) -> bool {
     module != "bpf" && !module.starts_with("__builtin__")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KALLSYMS: &str = "\
+        0000000000000000 A __per_cpu_start\n\
+        ffffffff81000000 T _text\n\
+        ffffffff81000000 T _stext\n\
+        ffffffff81000040 t helper_long_name\n\
+        ffffffff81000040 T helper_zz\n\
+        ffffffff81000040 T helper_aa\n\
+        ffffffff81000080 t twice\n\
+        ffffffff810000c0 t twice\n\
+        ffffffff81002000 B _end\n\
+        ffffffff81002000 B behind\n\
+        ffffffffc0001000 t twice\t[mod]\n\
+        ffffffffc0002000 t twice\t[mod]\n\
+        ffffffffc0001000 t once\t[mod]\n\
+        ffffffffc0001000 t once\t[other]\n\
+        ffffffffc0003000 t bpf_prog_1234\t[bpf]\n\
+        ffffffffc0004000 t ftrace_trampoline\t[__builtin__ftrace]\n";
+
+    fn symbols() -> KernelSymbols {
+        KernelSymbols::parse(KALLSYMS).unwrap()
+    }
+
+    #[test]
+    fn places_in_the_image_are_offsets() {
+        let symbols = symbols();
+        assert_eq!(
+            (symbols.text(), symbols.end()),
+            (0xffff_ffff_8100_0000, 0xffff_ffff_8100_2000)
+        );
+        assert_eq!(symbols.image_offset(symbols.text()), Some(0));
+        assert_eq!(symbols.image_offset(symbols.end() - 1), Some(0x1fff));
+        assert_eq!(symbols.image_offset(symbols.end()), None);
+        assert_eq!(symbols.image_offset(symbols.text() - 1), None);
+    }
+
+    #[test]
+    fn of_several_names_all_boots_take_the_same() {
+        let symbols = symbols();
+        let at = |offset| symbols.describe(symbols.text() + offset);
+        assert_eq!(at(0x40).unwrap(), "helper_aa");
+        assert_eq!(at(0x47).unwrap(), "helper_aa+0x7");
+        assert_eq!(at(0).unwrap(), "_text");
+        assert_eq!(at(0x2000), None);
+        let names: Vec<&str> = symbols.names_at(symbols.text() + 0x40).collect();
+        assert_eq!(names, ["helper_long_name", "helper_zz", "helper_aa"]);
+        assert_eq!(symbols.names_at(symbols.text() + 1).count(), 0);
+    }
+
+    #[test]
+    fn names_are_looked_up_if_they_are_unique() {
+        let symbols = symbols();
+        assert_eq!(symbols.address_of("helper_zz"), Some(symbols.text() + 0x40));
+        assert_eq!(symbols.address_of("twice"), None);
+        assert_eq!(symbols.address_of("nobody"), None);
+        assert_eq!(
+            symbols.module_address("mod:once"),
+            Some(0xffff_ffff_c000_1000)
+        );
+        assert_eq!(symbols.module_address("mod:twice"), None);
+        assert_eq!(
+            symbols.module_symbol(0xffff_ffff_c000_1000),
+            Some("mod:once")
+        );
+        assert_eq!(symbols.module_symbol(0xffff_ffff_c000_2000), None);
+        assert_eq!(symbols.module_symbol(0xffff_ffff_c000_1001), None);
+        // BPF programs and trampolines are no modules.
+        assert_eq!(symbols.module_symbol(0xffff_ffff_c000_3000), None);
+        assert_eq!(symbols.module_symbol(0xffff_ffff_c000_4000), None);
+    }
+
+    #[test]
+    fn texts_that_are_no_symbols_are_refused() {
+        let error = |text: &str| KernelSymbols::parse(text).unwrap_err();
+        let line = |line: usize, text: &str| SymbolsError::Line {
+            line,
+            text: text.to_owned(),
+        };
+        for text in ["", "zz T x", "1 TT x", "1 T", "1 T x\tmod"] {
+            assert_eq!(
+                error(&format!("1 T _text\n{text}\n")),
+                line(2, text),
+                "{text:?}"
+            );
+        }
+        assert_eq!(
+            error("1 T _text\n"),
+            SymbolsError::Missing { symbol: "_end" }
+        );
+        assert_eq!(
+            error("1 T _end\n"),
+            SymbolsError::Missing { symbol: "_text" }
+        );
+        assert_eq!(error("0 T _text\n0 T _end\n"), SymbolsError::Hidden);
+        assert_eq!(
+            error("9 T _text\n8 T _end\n"),
+            SymbolsError::Bounds { text: 9, end: 8 }
+        );
+    }
+}

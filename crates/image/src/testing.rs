@@ -1,7 +1,9 @@
 //! Programs as a JIT would write them, in boots as a kernel would lay them out.
 
-use preverify_abi::export::ExportMap;
+use preverify_abi::export::{EXPORT_MAGIC, ExportFunction, ExportHeader, ExportMap, ExportPoke};
 use preverify_abi::image::{Conclusions, Extable};
+use preverify_abi::{ABI_VERSION, NONE, Range, Table};
+use zerocopy::{Immutable, IntoBytes};
 
 use crate::Capture;
 use crate::export::{Export, Function, Insn, Map, Poke};
@@ -371,4 +373,90 @@ impl Writer<'_> {
             adjust: 12,
         });
     }
+}
+
+/// An export as the kernel part writes it. Only the maps' own fields are written, not those of
+/// inner maps.
+pub(crate) fn export_bytes(export: &Export) -> Vec<u8> {
+    let mut bytes = vec![0; size_of::<ExportHeader>()];
+    let mut functions = Vec::new();
+    let (mut code, mut insns, mut extable) = (Vec::new(), Vec::new(), Vec::new());
+    for function in &export.functions {
+        functions.push(ExportFunction {
+            address: function.address.into(),
+            tag: function.tag,
+            code: range(code.len(), function.code.len()),
+            insns: range(insns.len(), function.insns.len()),
+            extable: range(extable.len(), function.extable.len()),
+            stack_depth: function.stack_depth.into(),
+            flags: function.flags.into(),
+        });
+        code.extend_from_slice(&function.code);
+        insns.extend(function.insns.iter().map(|insn| insn.to_bytes()));
+        extable.extend_from_slice(&function.extable);
+    }
+    let poke = |poke: &Poke| ExportPoke {
+        target: poke.target.into(),
+        bypass: poke.bypass.into(),
+        bypass_target: poke.bypass_target.into(),
+        map: poke.map.into(),
+        key: poke.key.into(),
+        function: poke.function.map_or(NONE, number).into(),
+        insn_idx: poke.insn_idx.into(),
+        adjust: poke.adjust.into(),
+    };
+    let pokes: Vec<ExportPoke> = export.pokes.iter().map(poke).collect();
+    let xlated: Vec<[u8; 8]> = export.xlated.iter().map(|insn| insn.to_bytes()).collect();
+    let maps: Vec<ExportMap> = export.maps.iter().map(|map| map.record).collect();
+    let fields: Vec<_> = export
+        .maps
+        .iter()
+        .flat_map(|map| map.fields.clone())
+        .collect();
+    let mut name = [0; 16];
+    name[..export.name.len()].copy_from_slice(export.name.as_bytes());
+    let header = ExportHeader {
+        magic: EXPORT_MAGIC,
+        version: ABI_VERSION.into(),
+        name,
+        prog_type: export.prog_type.into(),
+        expected_attach_type: export.expected_attach_type.into(),
+        attach_btf_id: export.attach_btf_id.into(),
+        obstacles: export.obstacles.into(),
+        conclusions: export.conclusions,
+        aux_address: export.aux_address.into(),
+        text_address: export.text_address.into(),
+        functions: table(&mut bytes, &functions),
+        code: table(&mut bytes, &code),
+        insns: table(&mut bytes, &insns),
+        extable: table(&mut bytes, &extable),
+        pokes: table(&mut bytes, &pokes),
+        xlated: table(&mut bytes, &xlated),
+        maps: table(&mut bytes, &maps),
+        fields: table(&mut bytes, &fields),
+        size: number(bytes.len()).into(),
+    };
+    bytes[..size_of::<ExportHeader>()].copy_from_slice(header.as_bytes());
+    bytes
+}
+
+fn table<T: IntoBytes + Immutable>(bytes: &mut Vec<u8>, records: &[T]) -> Table {
+    let offset = number(bytes.len()).into();
+    bytes.extend_from_slice(records.as_bytes());
+    bytes.resize(bytes.len().next_multiple_of(8), 0);
+    Table {
+        offset,
+        count: number(records.len()).into(),
+    }
+}
+
+fn range(first: usize, count: usize) -> Range {
+    Range {
+        first: number(first).into(),
+        count: number(count).into(),
+    }
+}
+
+fn number(number: usize) -> u32 {
+    u32::try_from(number).unwrap()
 }

@@ -20,6 +20,8 @@ const KERNEL: std::ops::Range<u64> = 0xff00_0000_0000_0000..0xffff_ffff_ff00_000
 pub(super) struct Loads {
     /// What 64-bit loads load in both boots, and the kinds of these loads (`src_reg`).
     wide: BTreeMap<Pair, BTreeSet<u8>>,
+    /// What they load, one behind the other, where it is not the same in both boots.
+    pointers: Vec<Pair>,
     /// Constants that come from other instructions, sign-extended.
     narrow: BTreeSet<u64>,
     /// The loads have their kinds: the kernel wipes them in programs of one function.
@@ -44,9 +46,13 @@ impl Loads {
     /// whether the kernel has left the kinds of loads.
     pub(super) fn of(a: &[Insn], b: &[Insn], kinds: bool) -> Self {
         let mut wide: BTreeMap<Pair, BTreeSet<u8>> = BTreeMap::new();
+        let mut pointers = Vec::new();
         for ((index, in_a), (_, in_b)) in wide_loads(a).zip(wide_loads(b)) {
             let kinds = wide.entry([in_a, in_b]).or_default();
             kinds.insert(a[index].source());
+            if in_a != in_b {
+                pointers.push([in_a, in_b]);
+            }
         }
         let narrow = a
             .iter()
@@ -55,9 +61,16 @@ impl Loads {
             .collect();
         Self {
             wide,
+            pointers,
             narrow,
             kinds,
         }
+    }
+
+    /// What the bytecode loads, one behind the other, where it is not the same in both boots. The
+    /// JIT compiles one instruction behind the other, each load to one of its own.
+    pub(super) fn pointers(&self) -> &[Pair] {
+        &self.pointers
     }
 
     /// Judges a register that is set to `values`, which in both boots is the address of `place`.

@@ -125,6 +125,20 @@ pub enum DiscoverError {
         /// What it is by its address.
         meaning: String,
     },
+    /// The machine code does not load what the bytecode loads, or not in its order.
+    #[error(
+        "program `{program}`, function {function}: the machine code loads {native} pointers, which are not the {bytecode} that the verified bytecode loads, in its order"
+    )]
+    OtherPointers {
+        /// The program.
+        program: String,
+        /// The function, by index.
+        function: usize,
+        /// Pointers that the machine code loads.
+        native: usize,
+        /// Pointers that the bytecode loads.
+        bytecode: usize,
+    },
     /// A direct tail call that is not as the JIT leaves it.
     #[error(
         "tail call {index} of the program `{program}` is not as the JIT writes it: {problem}; export the program while its prog array is empty"

@@ -26,8 +26,21 @@ impl FunctionView<'_> {
     /// in both boots.
     pub(super) fn addresses(&self) -> Result<Vec<Address>, DiscoverError> {
         let mut addresses = Vec::new();
+        let mut pointers = Vec::new();
         for operand in self.operands()? {
             addresses.extend(self.address(&operand)?);
+            let [a, b] = operand.values;
+            if operand.kind == OperandKind::Immediate && a != b {
+                pointers.push(operand.values);
+            }
+        }
+        if pointers != self.loads.pointers() {
+            return Err(DiscoverError::OtherPointers {
+                program: self.both.program(),
+                function: self.index,
+                native: pointers.len(),
+                bytecode: self.loads.pointers().len(),
+            });
         }
         Ok(addresses)
     }
