@@ -81,27 +81,6 @@ static bool pv_uses_module_btf(const struct bpf_prog_aux *aux)
 	return false;
 }
 
-static bool pv_allocates_percpu(const struct bpf_prog *prog)
-{
-#ifdef PV_HAVE_PERCPU_KPTR
-	s32 imm = BPF_CALL_IMM(pv_data(bpf_percpu_obj_new_impl));
-	const struct bpf_insn *insn;
-	const struct bpf_prog *func;
-	u32 i, j;
-
-	for (i = 0; i < pv_function_count(prog); i++) {
-		func = pv_function(prog, i);
-		for (j = 0; j < func->len; j++) {
-			insn = &func->insnsi[j];
-			if (insn->code == (BPF_JMP | BPF_CALL) &&
-			    insn->src_reg == BPF_PSEUDO_KFUNC_CALL && insn->imm == imm)
-				return true;
-		}
-	}
-#endif
-	return false;
-}
-
 /* A program's first attachment takes dst_prog away, but not what was saved of it. */
 static bool pv_targets_program(const struct bpf_prog *prog)
 {
@@ -112,6 +91,7 @@ static bool pv_targets_program(const struct bpf_prog *prog)
 static u32 pv_obstacles(const struct bpf_prog *prog)
 {
 	const struct bpf_prog_aux *aux = prog->aux;
+	const struct btf *attach_btf = aux->attach_btf;
 	const struct bpf_prog *func;
 	u32 obstacles = 0;
 	u32 i;
@@ -126,14 +106,12 @@ static u32 pv_obstacles(const struct bpf_prog *prog)
 		obstacles |= PV_OBSTACLE_ARENA;
 	if (pv_uses_module_btf(aux))
 		obstacles |= PV_OBSTACLE_MODULE_BTF;
-	if (aux->attach_btf && pv_call(btf_is_module)(aux->attach_btf))
+	if (attach_btf && pv_call(btf_is_module)(attach_btf))
 		obstacles |= PV_OBSTACLE_MODULE_TARGET;
 	if (prog->type == BPF_PROG_TYPE_STRUCT_OPS)
 		obstacles |= PV_OBSTACLE_STRUCT_OPS;
 	if (prog->type == BPF_PROG_TYPE_LSM && prog->expected_attach_type == BPF_LSM_CGROUP)
 		obstacles |= PV_OBSTACLE_LSM_CGROUP;
-	if (pv_allocates_percpu(prog))
-		obstacles |= PV_OBSTACLE_PERCPU_ALLOC;
 
 	for (i = 0; i < pv_function_count(prog); i++) {
 		func = pv_function(prog, i);
@@ -298,7 +276,7 @@ static int pv_write_extable(struct pv_extable *records, const struct bpf_prog *f
 			 (unsigned long)func->bpf_func;
 		if (offset >= pv_code_size(func))
 			return pv_refuse(reason, -EINVAL,
-					 "exception %u is about an instruction of another function", i);
+					 "exception %u is at no instruction of its function", i);
 		records[i].offset = cpu_to_le32(offset);
 		records[i].fixup = cpu_to_le32(entry->fixup);
 		records[i].data = cpu_to_le32(entry->data);

@@ -73,9 +73,6 @@ PV_FUNCTION(security_bpf_prog_free);
 
 #ifndef PV_ROLE_DEVICE
 /* The verifier VM. */
-#ifdef PV_HAVE_PERCPU_KPTR
-PV_DATA(const char, bpf_percpu_obj_new_impl);
-#endif
 PV_FUNCTION(bpf_prog_get);
 #endif /* !PV_ROLE_DEVICE */
 

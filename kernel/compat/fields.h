@@ -28,18 +28,20 @@ static int pv_fields_add_kptrs(const struct bpf_map_value_off *table, struct pv_
 			       int *count)
 {
 	const struct bpf_map_value_off_desc *kptr;
+	const struct btf *btf;
 	u32 i, kind;
 
 	if (table->nr_off > PV_FIELDS_MAX - *count)
 		return -EOPNOTSUPP;
 	for (i = 0; i < table->nr_off; i++) {
 		kptr = &table->off[i];
-		if (pv_call(btf_is_module)(kptr->kptr.btf))
+		btf = kptr->kptr.btf;
+		if (pv_call(btf_is_module)(btf))
 			return -EOPNOTSUPP;
 		kind = kptr->type == BPF_KPTR_REF ? PV_FIELD_KPTR_REF : PV_FIELD_KPTR_UNREF;
 		pv_field_add(fields, count, kind, kptr->offset, sizeof(u64));
 		fields[*count - 1].btf_id = cpu_to_le32(kptr->kptr.btf_id);
-		if (pv_call(btf_is_kernel)(kptr->kptr.btf))
+		if (pv_call(btf_is_kernel)(btf))
 			fields[*count - 1].flags = cpu_to_le32(PV_FIELD_KERNEL_BTF);
 	}
 	return 0;

@@ -51,11 +51,6 @@
 #define PV_OBSTACLE_EXCEPTIONS (1 << 10)
 
 /*
- * Allocates per-CPU objects (`bpf_percpu_obj_new`): the verifier fills the allocator for them.
- */
-#define PV_OBSTACLE_PERCPU_ALLOC (1 << 11)
-
-/*
  * The verifier took the map's contents for constants: it is frozen and read-only to programs.
  */
 #define PV_EXPORT_MAP_CONSTANT (1 << 0)

@@ -76,8 +76,6 @@ pub const OBSTACLE_STRUCT_OPS: u32 = 1 << 8;
 pub const OBSTACLE_LSM_CGROUP: u32 = 1 << 9;
 /// Throws exceptions (`bpf_throw`).
 pub const OBSTACLE_EXCEPTIONS: u32 = 1 << 10;
-/// Allocates per-CPU objects (`bpf_percpu_obj_new`): the verifier fills the allocator for them.
-pub const OBSTACLE_PERCPU_ALLOC: u32 = 1 << 11;
 
 /// One function of a loaded program.
 #[derive(

@@ -262,8 +262,4 @@ const REASONS: &[(u32, &str)] = &[
         abi::OBSTACLE_EXCEPTIONS,
         "it throws exceptions (bpf_throw), whose unwinding needs functions that the kernel adds when it verifies",
     ),
-    (
-        abi::OBSTACLE_PERCPU_ALLOC,
-        "it allocates per-CPU objects (bpf_percpu_obj_new), whose allocator the kernel fills when it verifies",
-    ),
 ];
