@@ -20,7 +20,7 @@ extern const unsigned int pv_arch_alignment;
 /* Fills memory with what must not run. */
 void pv_arch_fill(void *area, unsigned int size);
 
-/* Where a function's exception table lies, in bytes from its code, and all of the function's bytes. */
+/* Bytes from a function's code to its exception table, and to the end of both. */
 u32 pv_arch_extable_offset(u32 code_size);
 u32 pv_arch_size(u32 code_size, u32 exceptions);
 

@@ -123,6 +123,6 @@ const char *pv_arch_jit_flag_name(u64 flag)
 	case PV_JIT_X86_IBT:
 		return "endbr64";
 	default:
-		return "an unknown feature";
+		return "features that this module does not know";
 	}
 }

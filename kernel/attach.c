@@ -14,6 +14,7 @@ static int pv_get_trampoline(struct bpf_prog *prog, struct bpf_attach_target_inf
 
 int pv_attach_target(struct bpf_prog *prog, struct pv_reason *reason)
 {
+	bool raw_tracepoint = prog->expected_attach_type == BPF_TRACE_RAW_TP;
 	struct bpf_attach_target_info target = {};
 	struct bpf_prog_aux *aux = prog->aux;
 	int err;
@@ -36,7 +37,7 @@ int pv_attach_target(struct bpf_prog *prog, struct pv_reason *reason)
 	aux->attach_func_proto = target.tgt_type;
 	aux->attach_func_name = target.tgt_name;
 
-	if (aux->attach_btf_trace != (prog->expected_attach_type == BPF_TRACE_RAW_TP))
+	if (aux->attach_btf_trace != raw_tracepoint)
 		return pv_refuse(reason, -EBADMSG,
 				 "program %s has conclusions that contradict its attach type",
 				 aux->name);

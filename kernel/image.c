@@ -78,13 +78,17 @@ static int pv_find_tables(struct pv_image *image, struct pv_reason *reason)
 	const struct pv_image_header *header = image->header;
 	u32 size = le32_to_cpu(header->size);
 
-#define PV_FIND(table)	\
-	(image->table = pv_table_at(header, size, &header->table, sizeof(*image->table)))
+	image->functions = pv_table_at(header, size, &header->functions,
+				       sizeof(*image->functions));
+	image->code = pv_table_at(header, size, &header->code, sizeof(*image->code));
+	image->relocs = pv_table_at(header, size, &header->relocs, sizeof(*image->relocs));
+	image->extable = pv_table_at(header, size, &header->extable, sizeof(*image->extable));
+	image->pokes = pv_table_at(header, size, &header->pokes, sizeof(*image->pokes));
+	image->xlated = pv_table_at(header, size, &header->xlated, sizeof(*image->xlated));
 
-	if (!PV_FIND(functions) || !PV_FIND(code) || !PV_FIND(relocs) || !PV_FIND(extable) ||
-	    !PV_FIND(pokes) || !PV_FIND(xlated))
+	if (!image->functions || !image->code || !image->relocs || !image->extable ||
+	    !image->pokes || !image->xlated)
 		return pv_refuse(reason, -EBADMSG, "a table of the image is out of bounds");
-#undef PV_FIND
 	return 0;
 }
 

@@ -96,11 +96,12 @@ static int pv_check_call(const struct pv_bundle *bundle, const struct pv_load *l
 	if (le32_to_cpu(program->native_symbols) == PV_NONE)
 		return pv_refuse(reason, -EBADMSG, "program %s has no symbols section",
 				 program->name);
-	if (load->map_count != le32_to_cpu(program->map_refs.count) ||
-	    load->map_count > PV_MAPS_MAX)
-		return pv_refuse(reason, -EINVAL, "program %s has %u maps, %u are given (at most %u)",
+	if (load->map_count > PV_MAPS_MAX)
+		return pv_refuse(reason, -E2BIG, "a program has at most %u maps", PV_MAPS_MAX);
+	if (load->map_count != le32_to_cpu(program->map_refs.count))
+		return pv_refuse(reason, -EINVAL, "program %s has %u maps, %u are given",
 				 program->name, le32_to_cpu(program->map_refs.count),
-				 load->map_count, PV_MAPS_MAX);
+				 load->map_count);
 
 	refs = manifest->map_refs + le32_to_cpu(program->map_refs.first);
 	for (i = 0; i < load->map_count; i++)

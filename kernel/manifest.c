@@ -60,13 +60,23 @@ static int pv_find_tables(struct pv_manifest *manifest, u32 size, struct pv_reas
 {
 	const struct pv_manifest_header *header = manifest->header;
 
-#define PV_FIND(table)	\
-	(manifest->table = pv_table_at(header, size, &header->table, sizeof(*manifest->table)))
+	manifest->targets = pv_table_at(header, size, &header->targets,
+					sizeof(*manifest->targets));
+	manifest->programs = pv_table_at(header, size, &header->programs,
+					 sizeof(*manifest->programs));
+	manifest->maps = pv_table_at(header, size, &header->maps, sizeof(*manifest->maps));
+	manifest->fields = pv_table_at(header, size, &header->fields, sizeof(*manifest->fields));
+	manifest->map_refs = pv_table_at(header, size, &header->map_refs,
+					 sizeof(*manifest->map_refs));
+	manifest->slots = pv_table_at(header, size, &header->slots, sizeof(*manifest->slots));
+	manifest->sections = pv_table_at(header, size, &header->sections,
+					 sizeof(*manifest->sections));
+	manifest->strings = pv_table_at(header, size, &header->strings,
+					sizeof(*manifest->strings));
 
-	if (!PV_FIND(targets) || !PV_FIND(programs) || !PV_FIND(maps) || !PV_FIND(fields) ||
-	    !PV_FIND(map_refs) || !PV_FIND(slots) || !PV_FIND(sections) || !PV_FIND(strings))
+	if (!manifest->targets || !manifest->programs || !manifest->maps || !manifest->fields ||
+	    !manifest->map_refs || !manifest->slots || !manifest->sections || !manifest->strings)
 		return pv_refuse(reason, -EBADMSG, "a table of the manifest is out of bounds");
-#undef PV_FIND
 	return 0;
 }
 

@@ -166,7 +166,7 @@ static int pv_map_check_attributes(const struct bpf_map *map, const struct pv_ma
 		{ "key_size", map->key_size, le32_to_cpu(expected->key_size) },
 		{ "value_size", map->value_size, le32_to_cpu(expected->value_size) },
 		{ "map_flags", map->map_flags, flags },
-		/* The kernel rounds it to the number of CPUs for these; no program depends on it. */
+		/* Rounded to the number of CPUs for these; no program depends on it. */
 		{ "max_entries", map->max_entries,
 		  flags & BPF_F_NO_COMMON_LRU ? map->max_entries :
 						le32_to_cpu(expected->max_entries) },

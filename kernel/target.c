@@ -68,16 +68,13 @@ static int pv_fingerprint_check(const struct pv_fingerprint *expected,
 {
 	const struct {
 		const char *name;
-		u64 expected, found;
+		__le32 expected, found;
 	} numbers[] = {
-#define PV_NUMBER(field, name)	\
-		{ name, le32_to_cpu(expected->field), le32_to_cpu(found->field) }
-		PV_NUMBER(arch, "ELF machine"),
-		PV_NUMBER(page_shift, "page shift"),
-		PV_NUMBER(va_bits, "bits of a virtual address"),
-		PV_NUMBER(jit_harden, "net.core.bpf_jit_harden"),
-		PV_NUMBER(cfi_mode, "cfi_mode"),
-#undef PV_NUMBER
+		{ "ELF machine", expected->arch, found->arch },
+		{ "page shift", expected->page_shift, found->page_shift },
+		{ "bits of a virtual address", expected->va_bits, found->va_bits },
+		{ "net.core.bpf_jit_harden", expected->jit_harden, found->jit_harden },
+		{ "cfi_mode", expected->cfi_mode, found->cfi_mode },
 	};
 	int err;
 	size_t i;
@@ -85,8 +82,9 @@ static int pv_fingerprint_check(const struct pv_fingerprint *expected,
 	for (i = 0; i < ARRAY_SIZE(numbers); i++)
 		if (numbers[i].expected != numbers[i].found)
 			return pv_refuse(reason, -ENOEXEC,
-					 "the bundle is for machines with %s %llu, this one has %llu",
-					 numbers[i].name, numbers[i].expected, numbers[i].found);
+					 "the bundle is for machines with %s %u, this one has %u",
+					 numbers[i].name, le32_to_cpu(numbers[i].expected),
+					 le32_to_cpu(numbers[i].found));
 	/* Programs know that the number of their CPU is below this. */
 	if (le32_to_cpu(found->cpu_limit) > le32_to_cpu(expected->cpu_limit))
 		return pv_refuse(reason, -ENOEXEC,

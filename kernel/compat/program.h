@@ -5,6 +5,7 @@
 #ifndef PV_COMPAT_PROGRAM_H
 #define PV_COMPAT_PROGRAM_H
 
+#include <linux/bits.h>
 #include <linux/bpf.h>
 #include <linux/filter.h>
 
@@ -28,7 +29,7 @@ static inline void pv_set_changes_pkt_data(struct bpf_prog *prog, bool changes)
 }
 
 /* The flag of newer kernels, under its number. */
-#define PV_TEST_REG_INVARIANTS	(1U << 7)
+#define PV_TEST_REG_INVARIANTS	((u32)BIT(7))
 
 static inline bool pv_is_sleepable(const struct bpf_prog *prog)
 {
