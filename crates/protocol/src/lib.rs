@@ -2,6 +2,9 @@
 //!
 //! The host sends a [`Request`], the agent answers it with a [`Reply`]; each travels in one
 //! [`frame`] over a byte stream (a virtio-serial port). One request is under way at a time.
+//!
+//! Large fields of bytes go through `serde_bytes`: the same bytes on the wire, but copied at once
+//! and not one by one, which an emulated guest notices.
 
 #![forbid(unsafe_code)]
 
@@ -43,6 +46,7 @@ pub enum Request {
         /// Permission bits.
         mode: u32,
         /// The whole contents.
+        #[serde(with = "serde_bytes")]
         contents: Vec<u8>,
     },
     /// Read a file, to its end.
@@ -70,7 +74,7 @@ pub enum Reply {
     /// Answers [`Request::Exec`].
     Exec(ExecReply),
     /// Answers [`Request::ReadFile`].
-    File(Vec<u8>),
+    File(#[serde(with = "serde_bytes")] Vec<u8>),
     /// Answers [`Request::KernelLog`].
     KernelLog(String),
     /// Answers requests that have nothing to tell but success.
@@ -109,6 +113,7 @@ pub struct Hello {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LoadRequest {
     /// The ELF file.
+    #[serde(with = "serde_bytes")]
     pub object: Vec<u8>,
     /// The object's name, for libbpf (`bpf_object_open_opts.object_name`).
     pub name: String,
@@ -193,6 +198,7 @@ pub struct Loaded {
     /// What prog arrays and arrays of maps hold from the start.
     pub slots: Vec<LoadedSlot>,
     /// The object's BTF as the kernel holds it: without what this kernel does not know.
+    #[serde(with = "serde_bytes")]
     pub btf: Option<Vec<u8>>,
     /// libbpf's warnings.
     pub warnings: String,
@@ -214,6 +220,7 @@ pub struct LoadedProgram {
     /// The verifier's statistics.
     pub statistics: Statistics,
     /// The kernel part's export, if it was asked for.
+    #[serde(with = "serde_bytes")]
     pub export: Option<Vec<u8>>,
 }
 
@@ -260,6 +267,7 @@ pub struct LoadedMap {
     /// BTF type id of the value, or zero.
     pub btf_value_type_id: u32,
     /// The initial contents of a map of global data.
+    #[serde(with = "serde_bytes")]
     pub contents: Option<Vec<u8>>,
     /// An index into [`Loaded::maps`]: the template of the inner maps of a map of maps.
     pub inner: Option<u32>,
@@ -372,6 +380,7 @@ pub struct ExecRequest {
     /// Additional environment variables.
     pub environment: BTreeMap<String, String>,
     /// What it reads.
+    #[serde(with = "serde_bytes")]
     pub stdin: Vec<u8>,
     /// Kill it after so many seconds.
     pub time_limit: u32,
@@ -385,8 +394,10 @@ pub struct ExecReply {
     /// The exit code, or 128 + the signal's number; the process id of one left running.
     pub status: i32,
     /// What it wrote.
+    #[serde(with = "serde_bytes")]
     pub stdout: Vec<u8>,
     /// What it complained about.
+    #[serde(with = "serde_bytes")]
     pub stderr: Vec<u8>,
     /// Killed for its time limit.
     pub timed_out: bool,
