@@ -67,12 +67,17 @@ impl Device {
 
     /// Runs a command to its end, whatever that is.
     pub fn try_run(&mut self, command: &[&str]) -> Result<ExecReply, DeviceError> {
-        self.exec(command, false)
+        self.exec(command, false, LIMIT)
     }
 
     /// Runs a command that must succeed; returns what it wrote.
     pub fn run(&mut self, command: &[&str]) -> Result<String, DeviceError> {
-        let reply = self.try_run(command)?;
+        self.run_within(command, LIMIT)
+    }
+
+    /// Runs a command that must succeed within a time of its own; returns what it wrote.
+    pub fn run_within(&mut self, command: &[&str], limit: Duration) -> Result<String, DeviceError> {
+        let reply = self.exec(command, false, limit)?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         if reply.status == 0 && !reply.timed_out {
             return Ok(text(&reply.stdout));
@@ -86,7 +91,7 @@ impl Device {
 
     /// Starts a command and leaves it running; returns its process id.
     pub fn start(&mut self, command: &[&str]) -> Result<i32, DeviceError> {
-        Ok(self.exec(command, true)?.status)
+        Ok(self.exec(command, true, LIMIT)?.status)
     }
 
     /// Writes a file, executable for those that are programs.
@@ -120,9 +125,8 @@ impl Device {
     /// Loads an object as ever: by libbpf, with verification on the device.
     pub fn load_stock(&mut self, request: LoadRequest) -> Result<LoadReply, DeviceError> {
         let limit = LIMIT + Duration::from_secs(request.time_limit.into());
-        match self.machine.request(&Request::Load(request), limit)? {
+        match self.request_within(&Request::Load(request), limit)? {
             Reply::Load(reply) => Ok(reply),
-            Reply::Failed { message, .. } => Err(DeviceError::Agent(message)),
             other => Err(unexpected("a verdict", &other)),
         }
     }
@@ -172,21 +176,30 @@ impl Device {
         Ok(self.machine.power_off(LIMIT)?)
     }
 
-    fn exec(&mut self, command: &[&str], background: bool) -> Result<ExecReply, DeviceError> {
+    fn exec(
+        &mut self,
+        command: &[&str],
+        background: bool,
+        limit: Duration,
+    ) -> Result<ExecReply, DeviceError> {
         let request = Request::Exec(ExecRequest {
             command: command.iter().map(ToString::to_string).collect(),
-            time_limit: u32::try_from(LIMIT.as_secs()).unwrap_or(u32::MAX),
+            time_limit: u32::try_from(limit.as_secs()).unwrap_or(u32::MAX),
             background,
             ..ExecRequest::default()
         });
-        match self.request(&request)? {
+        match self.request_within(&request, limit + LIMIT)? {
             Reply::Exec(reply) => Ok(reply),
             other => Err(unexpected("a command's result", &other)),
         }
     }
 
     fn request(&mut self, request: &Request) -> Result<Reply, DeviceError> {
-        match self.machine.request(request, 2 * LIMIT)? {
+        self.request_within(request, LIMIT)
+    }
+
+    fn request_within(&mut self, request: &Request, limit: Duration) -> Result<Reply, DeviceError> {
+        match self.machine.request(request, limit)? {
             Reply::Failed { message, .. } => Err(DeviceError::Agent(message)),
             reply => Ok(reply),
         }

@@ -60,26 +60,20 @@ impl Lab {
     /// A laboratory for [`TARGET`], with the loader that [`LOADER_VARIABLE`] names.
     pub fn new() -> Result<Self, LabError> {
         let loader = env::var_os(LOADER_VARIABLE).ok_or(LabError::NoLoader)?;
-        Self::with(TARGET, loader.into(), &mut |_| {})
+        Self::with(TARGET, signer()?, loader.into(), &mut |_| {})
     }
 
     /// A laboratory for a target, which is added to the cache if it is not there.
     pub fn with(
         target: &str,
+        signer: Signer,
         loader: PathBuf,
         progress: &mut Progress<'_>,
     ) -> Result<Self, LabError> {
         let store = Store::open(&default_cache()?)?;
-        let request = AddRequest {
-            source: Source::Debian(target.parse()?),
-            name: None,
-            hardware: Hardware::default(),
-        };
-        let added = store.add(&request, progress)?;
-        let validity = Duration::from_secs(3600);
         Ok(Self {
-            target: added.target,
-            signer: Signer::generate(Algorithm::default(), "preverify laboratory", validity)?,
+            target: find_or_add(&store, target, progress)?,
+            signer,
             loader,
         })
     }
@@ -115,6 +109,30 @@ impl Lab {
         device.run(&[LOADER, "trust", CERTIFICATE])?;
         Ok(device)
     }
+}
+
+/// Takes a target that is there as it is: apt is not asked whether there is a newer kernel.
+fn find_or_add(
+    store: &Store,
+    source: &str,
+    progress: &mut Progress<'_>,
+) -> Result<Target, TargetError> {
+    let name = source.replace(':', "-");
+    if let Ok(target) = store.get(&name) {
+        return Ok(target);
+    }
+    let request = AddRequest {
+        source: Source::Debian(source.parse()?),
+        name: Some(name),
+        hardware: Hardware::default(),
+    };
+    Ok(store.add(&request, progress)?.target)
+}
+
+/// A signer that only lives as long as a laboratory.
+pub fn signer() -> Result<Signer, SignerError> {
+    const VALIDITY: Duration = Duration::from_secs(24 * 3600);
+    Signer::generate(Algorithm::default(), "preverify laboratory", VALIDITY)
 }
 
 /// A file of this host for a device.

@@ -9,4 +9,4 @@ mod device;
 mod lab;
 
 pub use device::{Device, DeviceError, LOADER, pinned};
-pub use lab::{AGENT_VARIABLE, LOADER_VARIABLE, Lab, LabError, TARGET, file};
+pub use lab::{AGENT_VARIABLE, LOADER_VARIABLE, Lab, LabError, TARGET, file, signer};

@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use preverify_bundle::Signer;
 use preverify_lab::{Lab, LabError, TARGET};
 
 use crate::paths::target_dir;
@@ -15,46 +16,57 @@ use crate::run::{RunError, run_command};
 /// away from build scripts and procedural macros.
 const STATIC_TRIPLE: &str = "x86_64-unknown-linux-gnu";
 
-/// What was built.
-pub struct Artifacts {
-    /// The command `preverify`; the agent lies beside it.
-    pub preverify: PathBuf,
-    /// The agent of verifier VMs, static.
+/// The static binaries that travel into machines.
+pub struct Binaries {
+    /// The agent of verifier VMs.
     pub agent: PathBuf,
-    /// The device's loader, static.
+    /// The device's loader.
     pub loader: PathBuf,
 }
 
-impl Artifacts {
+impl Binaries {
     /// A laboratory with these binaries.
-    pub fn lab(&self) -> Result<Lab, LabError> {
-        Lab::with(TARGET, self.loader.clone(), &mut |stage| {
-            println!("{stage}");
-        })
+    pub fn lab(&self, signer: Signer) -> Result<Lab, LabError> {
+        let loader = self.loader.clone();
+        Lab::with(TARGET, signer, loader, &mut |stage| println!("{stage}"))
     }
 }
 
-/// Builds the command, the agent and the device's loader.
-pub fn build() -> Result<Artifacts, RunError> {
-    let agent = build_static("preverify-guest", "preverify-agent")?;
-    let loader = build_static("preverify-device", "preverify-load")?;
+/// Builds the agent and the device's loader.
+pub fn binaries() -> Result<Binaries, RunError> {
+    let binaries = Binaries {
+        agent: build_static("preverify-guest", "preverify-agent")?,
+        loader: build_static("preverify-device", "preverify-load")?,
+    };
+    // This process restores verifier VMs, too.
+    let this = env::current_exe().map_err(file_error(Path::new("xtask")))?;
+    put_beside(&this, &binaries.agent)?;
+    Ok(binaries)
+}
+
+/// Builds the command `preverify`, and puts the agent beside it.
+pub fn command(binaries: &Binaries) -> Result<PathBuf, RunError> {
     run_command(cargo().args(["build", "--release", "--package", "preverify"]))?;
     let preverify = target_dir().join("release/preverify");
-    // Whoever restores verifier VMs looks for the agent beside itself: the command, and this program.
-    let this = env::current_exe().map_err(file_error(Path::new("xtask")))?;
-    for program in [&preverify, &this] {
-        let beside = program.with_file_name("preverify-agent");
-        fs::copy(&agent, &beside).map_err(file_error(&beside))?;
-    }
-    Ok(Artifacts {
-        preverify,
-        agent,
-        loader,
-    })
+    put_beside(&preverify, &binaries.agent)?;
+    Ok(preverify)
+}
+
+/// Builds what measures on devices.
+pub fn bench() -> Result<PathBuf, RunError> {
+    build_static("preverify-bench", "preverify-bench")
+}
+
+/// Whoever restores verifier VMs looks for the agent beside itself.
+fn put_beside(program: &Path, agent: &Path) -> Result<(), RunError> {
+    let beside = program.with_file_name("preverify-agent");
+    fs::copy(agent, &beside)
+        .map(drop)
+        .map_err(file_error(&beside))
 }
 
 /// Builds a static binary for a machine without libraries.
-pub fn build_static(package: &str, binary: &str) -> Result<PathBuf, RunError> {
+fn build_static(package: &str, binary: &str) -> Result<PathBuf, RunError> {
     run_command(
         cargo()
             .env(

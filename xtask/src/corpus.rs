@@ -95,7 +95,7 @@ pub fn build() -> Result<(), CorpusError> {
     if let Some(failure) = apt.update()? {
         println!("going on with the package lists that there are: {failure}");
     }
-    let mut found = debian::collect(&apt, &corpus)?;
+    let mut found = debian::collect(&apt, &corpus, &debian::PACKAGES)?;
     let selftests = selftests::compile(&apt, &corpus)?;
     found.extend(selftests.objects);
     found.sort_by(|a, b| a.id.cmp(&b.id));
@@ -126,6 +126,17 @@ pub fn build() -> Result<(), CorpusError> {
         );
     }
     Ok(())
+}
+
+/// The objects in one of Debian's packages, with absolute paths.
+pub fn debian_objects(package: &'static str) -> Result<Vec<CorpusObject>, CorpusError> {
+    let cache = default_cache()?;
+    let corpus = folder(&cache);
+    let mut found = debian::collect(&Apt::open(&cache)?, &corpus, &[package])?;
+    for object in &mut found {
+        object.path = corpus.join(&object.path);
+    }
+    Ok(found)
 }
 
 /// The objects of the corpus in a cache, by id, with absolute paths.

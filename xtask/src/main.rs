@@ -3,8 +3,10 @@
 #![forbid(unsafe_code)]
 
 mod artifacts;
+mod bench;
 mod bpf;
 mod corpus;
+mod demo;
 mod header;
 mod packages;
 mod paths;
@@ -21,6 +23,8 @@ use clap::{Parser, Subcommand};
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 enum Command {
+    /// The whole way on three real programs: from objects to what they see on a device in a virtual machine.
+    Demo,
     /// Installs the Debian packages that are needed and missing, after saying which and why.
     Setup,
     /// Compiles the programs of `examples/` into `target/bpf/`.
@@ -28,6 +32,9 @@ enum Command {
     /// Real BPF objects to test on.
     #[command(subcommand)]
     Corpus(Corpus),
+    /// Measurements, written to `bench/results/`.
+    #[command(subcommand)]
+    Bench(Bench),
     /// Everything that passes before a landing.
     Test,
     /// Writes the kernel part's C header from `crates/abi`.
@@ -36,6 +43,12 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// Loading a program: the kernel's own way against the pre-verified one.
+    Load,
 }
 
 #[derive(Subcommand)]
@@ -48,10 +61,12 @@ enum Corpus {
 
 fn main() -> ExitCode {
     let outcome: Result<(), Box<dyn Error>> = match Command::parse() {
+        Command::Demo => demo::demo(),
         Command::Setup => setup::setup().map_err(Into::into),
         Command::Examples => bpf::build_examples().map_err(Into::into),
         Command::Corpus(Corpus::Build) => corpus::build().map_err(Into::into),
         Command::Corpus(Corpus::Run(args)) => corpus(&args),
+        Command::Bench(Bench::Load) => bench::load(),
         Command::Test => test::test().map_err(Into::into),
         Command::Header { check } => header::header(check).map_err(Into::into),
     };
@@ -65,6 +80,6 @@ fn main() -> ExitCode {
 }
 
 fn corpus(args: &corpus::RunArgs) -> Result<(), Box<dyn Error>> {
-    let lab = artifacts::build()?.lab()?;
+    let lab = artifacts::binaries()?.lab(preverify_lab::signer()?)?;
     Ok(corpus::run(args, &lab)?)
 }

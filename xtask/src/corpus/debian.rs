@@ -16,7 +16,7 @@ use super::{
 };
 
 /// The packages with objects inside.
-const PACKAGES: [&str; 6] = [
+pub(super) const PACKAGES: [&str; 6] = [
     "libbpf-tools",
     "xdp-tools",
     "libxdp1",
@@ -28,10 +28,14 @@ const PACKAGES: [&str; 6] = [
 /// The first bytes of a 64-bit little-endian ELF file of version 1.
 const ELF_MAGIC: &[u8] = b"\x7fELF\x02\x01\x01";
 
-/// Downloads the packages and takes the objects out of them.
-pub(super) fn collect(apt: &Apt, corpus: &Path) -> Result<Vec<CorpusObject>, CorpusError> {
+/// Downloads packages and takes the objects out of them.
+pub(super) fn collect(
+    apt: &Apt,
+    corpus: &Path,
+    packages: &[&str],
+) -> Result<Vec<CorpusObject>, CorpusError> {
     let mut objects = Vec::new();
-    for deb in apt.download(&PACKAGES, &debs(corpus))? {
+    for deb in apt.download(packages, &debs(corpus))? {
         let contents = debian::unpack(&deb, &unpacked(corpus))?;
         objects.extend(collect_package(corpus, &deb, &contents)?);
     }

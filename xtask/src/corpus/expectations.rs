@@ -102,12 +102,9 @@ fn of_tags(program: &str, tags: &[&str]) -> Option<Expectation> {
             ("test_auxiliary", _) => expectation.auxiliary = true,
             ("test_description", text) => expectation.description = Some(text.into()),
             ("test_retval", text) => expectation.retval = Some(parse_retval(text)?),
-            ("test_prog_flags", text) => {
-                // The selftests' own loader sets flags that a test can switch off: not ours.
-                if !text.starts_with('!') {
-                    expectation.flags |= parse_flag(text)?;
-                }
-            }
+            // The selftests' own loader sets flags that a test can switch off: not ours.
+            ("test_prog_flags", text) if text.starts_with('!') => {}
+            ("test_prog_flags", text) => expectation.flags |= parse_flag(text)?,
             ("test_btf_path", _) => return None,
             _ => {}
         }

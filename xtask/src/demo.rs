@@ -1,0 +1,370 @@
+//! `cargo xtask demo`: three real programs, from objects to what they see on a device.
+
+use std::error::Error;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use preverify_bench::{Measurement, median};
+use preverify_bundle::Signer;
+use preverify_lab::{Device, LOADER, Lab, file};
+use preverify_target::debian::{self, Apt};
+use preverify_target::{Contents, DeviceOptions, GuestFile, default_cache};
+
+use crate::paths::target_dir;
+use crate::run::run_command;
+use crate::{artifacts, bpf, corpus, setup};
+
+const BUSYBOX: &str = "/bin/busybox";
+const BENCH: &str = "/bin/preverify-bench";
+const CERTIFICATE: &str = "/etc/preverify/signer.x509";
+const PINS: &str = "/sys/fs/bpf";
+
+/// A program of the demo.
+struct Subject {
+    name: &'static str,
+    object: PathBuf,
+    bundle: PathBuf,
+    /// What `preverify build` gets beside object, target and key.
+    inputs: &'static [&'static str],
+    /// What `preverify-load run` gets beside the bundle.
+    attach: &'static [&'static str],
+    /// The program that is measured.
+    measured: &'static str,
+}
+
+/// Runs the demo.
+pub fn demo() -> Result<(), Box<dyn Error>> {
+    headline("What is needed");
+    setup::setup()?;
+    let binaries = artifacts::binaries()?;
+    let preverify = artifacts::command(&binaries)?;
+    let bench = artifacts::bench()?;
+    let folder = target_dir().join("demo");
+    if folder.exists() {
+        fs::remove_dir_all(&folder)?;
+    }
+    fs::create_dir_all(&folder)?;
+    let subjects = subjects(&folder)?;
+
+    headline("The target: the kernel that devices run, from Debian's packages");
+    let target = preverify_lab::TARGET;
+    let command = |arguments: &[&str]| run_command(Command::new(&preverify).args(arguments));
+    command(&["target", "add", target, "--name", "device"])?;
+
+    headline("The signer");
+    let key = folder.join("signer.pem");
+    command(&["key", "generate", "--out", &text(&key)])?;
+
+    headline("Verify, prove, sign: off the device, by its own kernel in two virtual machines");
+    for subject in &subjects {
+        let (object, bundle, key) = (text(&subject.object), text(&subject.bundle), text(&key));
+        let mut arguments = vec!["build", &object, "--target", "device"];
+        arguments.extend(["--key", &key, "-o", &bundle]);
+        arguments.extend(subject.inputs);
+        command(&arguments)?;
+    }
+    let first = text(&subjects[0].bundle);
+    command(&[
+        "inspect",
+        &first,
+        "--trust",
+        &text(&key.with_extension("x509")),
+    ])?;
+
+    headline("The device: another boot of that kernel, with the kernel part and preverify-load");
+    let lab = binaries.lab(Signer::open(&key)?)?;
+    let mut device = boot(&lab, &key, &bench, &subjects)?;
+    tell_layouts(&lab, &mut device)?;
+    show(&mut device, &[LOADER, "trust", CERTIFICATE])?;
+    for subject in &subjects {
+        start(&mut device, subject)?;
+    }
+
+    headline("Packets, files and processes");
+    let network = Network::between_cards(&mut device)?;
+    network.ping(&mut device)?;
+    work(&mut device)?;
+
+    headline("What the programs saw");
+    for map in ["xdp_count/maps/sources", "vfsstat/maps/_bss"] {
+        show(
+            &mut device,
+            &[LOADER, "map", "dump", &format!("{PINS}/{map}")],
+        )?;
+    }
+    for (events, count) in [
+        ("xdp_count/maps/events", "1"),
+        ("execsnoop/maps/events", "3"),
+    ] {
+        let path = format!("{PINS}/{events}");
+        show(
+            &mut device,
+            &[LOADER, "events", &path, "--count", count, "--timeout", "20"],
+        )?;
+    }
+    show(&mut device, &[LOADER, "list"])?;
+
+    headline("What loading costs on that device: the kernel's own way, and the pre-verified one");
+    let measurements = subjects
+        .iter()
+        .map(|subject| measure(&mut device, subject))
+        .collect::<Result<Vec<_>, _>>()?;
+    println!("{}", table(&measurements));
+    device.healthy_log()?;
+    device.power_off()?;
+    println!(
+        "\nThe device's kernel log is clean. Bundles and key are in {}.",
+        folder.display()
+    );
+    Ok(())
+}
+
+fn subjects(folder: &Path) -> Result<Vec<Subject>, Box<dyn Error>> {
+    let examples = bpf::examples()?;
+    let xdp_count = examples
+        .into_iter()
+        .find(|object| object.ends_with("xdp_count.bpf.o"))
+        .ok_or("examples/ has no xdp_count.bpf.c")?;
+    let tools = corpus::debian_objects("libbpf-tools")?;
+    let tool = |name: &str| {
+        let id = format!("libbpf-tools/{name}");
+        let found = tools.iter().find(|object| object.id == id);
+        found
+            .map(|object| object.path.clone())
+            .ok_or_else(|| format!("Debian's libbpf-tools has no object {name}"))
+    };
+    Ok(vec![
+        Subject {
+            name: "xdp_count",
+            object: xdp_count,
+            bundle: folder.join("xdp_count.pvb"),
+            inputs: &[],
+            attach: &["--attach", "xdp_count=xdpdrv:eth0"],
+            measured: "xdp_count",
+        },
+        Subject {
+            name: "execsnoop",
+            object: tool("execsnoop")?,
+            bundle: folder.join("execsnoop.pvb"),
+            inputs: &["--set", "ignore_failed=false"],
+            attach: &[],
+            measured: "tracepoint__syscalls__sys_enter_execve",
+        },
+        // Each of its functions is there twice, for kernels with fentry and for those without:
+        // its user space would leave one half out.
+        Subject {
+            name: "vfsstat",
+            object: tool("vfsstat")?,
+            bundle: folder.join("vfsstat.pvb"),
+            inputs: &[
+                "--no-autoload",
+                "kprobe_vfs_read",
+                "--no-autoload",
+                "kprobe_vfs_write",
+                "--no-autoload",
+                "kprobe_vfs_fsync",
+                "--no-autoload",
+                "kprobe_vfs_open",
+                "--no-autoload",
+                "kprobe_vfs_create",
+            ],
+            attach: &[],
+            measured: "fentry_vfs_read",
+        },
+    ])
+}
+
+fn boot(
+    lab: &Lab,
+    key: &Path,
+    bench: &Path,
+    subjects: &[Subject],
+) -> Result<Device, Box<dyn Error>> {
+    let mut files = vec![
+        file(BUSYBOX, 0o755, &busybox()?),
+        file(BENCH, 0o755, bench),
+        file(CERTIFICATE, 0o644, &key.with_extension("x509")),
+        GuestFile {
+            path: "/root/hello".into(),
+            mode: 0o644,
+            contents: Contents::Bytes(b"hello\n".to_vec()),
+        },
+    ];
+    for subject in subjects {
+        files.push(file(&guest_bundle(subject), 0o644, &subject.bundle));
+        files.push(file(&guest_object(subject), 0o644, &subject.object));
+    }
+    Ok(lab.boot_untrusting(DeviceOptions {
+        cpus: Some(2),
+        network: true,
+        files,
+        ..DeviceOptions::default()
+    })?)
+}
+
+/// Debian's busybox in one static file, for the device; it is not installed here.
+fn busybox() -> Result<PathBuf, Box<dyn Error>> {
+    let cache = default_cache()?;
+    let apt = Apt::open(&cache)?;
+    let folder = cache.join("demo");
+    let debs = apt.download(&["busybox-static"], &folder)?;
+    Ok(debian::unpack(&debs[0], &folder)?.join("bin/busybox"))
+}
+
+/// That this is another boot than those that verified: its kernel lies elsewhere.
+fn tell_layouts(lab: &Lab, device: &mut Device) -> Result<(), Box<dyn Error>> {
+    let text = |symbols: &str| {
+        let line = symbols.lines().find(|line| line.ends_with(" _text"));
+        line.and_then(|line| line.split(' ').next())
+            .unwrap_or("?")
+            .to_owned()
+    };
+    for layout in 0..lab.target.layouts() {
+        let symbols = lab.target.symbols(layout)?;
+        println!(
+            "kernel of verifier VM {}: _text at {}",
+            layout + 1,
+            text(&symbols)
+        );
+    }
+    println!(
+        "kernel of the device:      _text at {}",
+        text(&device.symbols()?)
+    );
+    Ok(())
+}
+
+/// Loads and attaches a bundle on the device, and waits until it is pinned.
+fn start(device: &mut Device, subject: &Subject) -> Result<(), Box<dyn Error>> {
+    let (bundle, pins) = (guest_bundle(subject), format!("{PINS}/{}", subject.name));
+    let mut command = vec![LOADER, "load", &bundle, "--pin", &pins];
+    command.extend(subject.attach);
+    show(device, &command)
+}
+
+/// Two cards on one cable; the second one lives in a network name space of its own, as if in another machine.
+struct Network {
+    neighbour: String,
+}
+
+impl Network {
+    fn between_cards(device: &mut Device) -> Result<Self, Box<dyn Error>> {
+        let process = device.start(&[BUSYBOX, "unshare", "-n", BUSYBOX, "sleep", "1000"])?;
+        let network = Self {
+            neighbour: process.to_string(),
+        };
+        // It must have left our name space before the card is given to it.
+        device.run(&[BUSYBOX, "sleep", "0.5"])?;
+        let ip = |arguments: &str| format!("ip {arguments}");
+        for command in [
+            ip("addr add 192.0.2.1/24 dev eth0"),
+            ip("link set eth0 up"),
+            ip(&format!("link set eth1 netns {process}")),
+        ] {
+            busybox_run(device, &command)?;
+        }
+        for command in [ip("addr add 192.0.2.2/24 dev eth1"), ip("link set eth1 up")] {
+            network.there(device, &command)?;
+        }
+        Ok(network)
+    }
+
+    fn ping(&self, device: &mut Device) -> Result<(), Box<dyn Error>> {
+        print!("{}", self.there(device, "ping -c 5 -i 0.2 192.0.2.1")?);
+        Ok(())
+    }
+
+    fn there(&self, device: &mut Device, command: &str) -> Result<String, Box<dyn Error>> {
+        busybox_run(
+            device,
+            &format!("nsenter -t {} -n {BUSYBOX} {command}", self.neighbour),
+        )
+    }
+}
+
+/// Work that the tracing programs see.
+fn work(device: &mut Device) -> Result<(), Box<dyn Error>> {
+    for command in [
+        "cat /root/hello",
+        "cp /root/hello /tmp/copy",
+        "rm /tmp/copy",
+    ] {
+        println!("device# {command}");
+        print!("{}", busybox_run(device, command)?);
+    }
+    Ok(())
+}
+
+fn busybox_run(device: &mut Device, command: &str) -> Result<String, Box<dyn Error>> {
+    let words: Vec<_> = [BUSYBOX].into_iter().chain(command.split(' ')).collect();
+    Ok(device.run(&words)?)
+}
+
+fn measure(device: &mut Device, subject: &Subject) -> Result<Measurement, Box<dyn Error>> {
+    let (object, bundle) = (guest_object(subject), guest_bundle(subject));
+    let text = device.run(&[BENCH, &object, &bundle, subject.measured, "100", "200"])?;
+    Ok(serde_json::from_str(&text)?)
+}
+
+fn table(measurements: &[Measurement]) -> String {
+    let mut text = format!(
+        "{:40} {:>11} {:>13} {:>15} {:>7} {:>9} {:>17}\n",
+        "medians of 100 and 200, in us",
+        "image bytes",
+        "BPF_PROG_LOAD",
+        "pre-verified",
+        "faster",
+        "signature",
+        "kernel memory, kB"
+    );
+    for measured in measurements {
+        let (stock, load) = (median(&measured.stock_ns), median(&measured.load_ns));
+        text.push_str(&format!(
+            "{:40} {:>11} {:>13.1} {:>15.1} {:>6.1}x {:>9.1} {:>17}\n",
+            measured.program,
+            measured.image_bytes,
+            micros(stock),
+            micros(load),
+            micros(stock) / micros(load),
+            micros(median(&measured.open_ns)),
+            format!(
+                "{} / {}",
+                measured.stock_peak / 1024,
+                measured.load_peak / 1024
+            ),
+        ));
+    }
+    text.push_str(
+        "signature: checked once a bundle, whatever number of programs it has. Kernel memory: the most that was taken\n\
+         while loading, the kernel's own way / pre-verified.",
+    );
+    text
+}
+
+#[expect(clippy::cast_precision_loss, reason = "microseconds to show")]
+fn micros(nanoseconds: u64) -> f64 {
+    nanoseconds as f64 / 1000.0
+}
+
+fn guest_bundle(subject: &Subject) -> String {
+    format!("/root/{}.pvb", subject.name)
+}
+
+fn guest_object(subject: &Subject) -> String {
+    format!("/root/{}.bpf.o", subject.name)
+}
+
+fn show(device: &mut Device, command: &[&str]) -> Result<(), Box<dyn Error>> {
+    println!("device# {}", command.join(" ").replace("/bin/", ""));
+    print!("{}", device.run(command)?);
+    Ok(())
+}
+
+fn headline(text: &str) {
+    println!("\n== {text}\n");
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}
