@@ -60,7 +60,7 @@ impl Device {
             signature,
             &mut argument,
         )
-        .map_err(|error| Refusal::new("the bundle".to_owned(), &error, &argument.reason))?;
+        .map_err(|error| Refusal::new(None, &error, &argument.reason))?;
         let number = argument.target as usize;
         let manifest = reader.manifest();
         let target = manifest
@@ -142,10 +142,7 @@ impl<R: Read + Seek> OpenBundle<'_, R> {
             maps,
             &mut argument,
         )
-        .map_err(|error| {
-            let what = format!("program {}", image.function);
-            Refusal::new(what, &error, &argument.reason).into()
-        })
+        .map_err(|error| Refusal::new(Some(&image.function), &error, &argument.reason).into())
     }
 
     /// Reads a program's image and loads it with maps of `maps`.
@@ -199,10 +196,10 @@ impl ProgramImage {
 
 /// The kernel part's no.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the kernel part refused {what}: {}{}", errno_name(*.errno), sentence(.reason))]
+#[error("the kernel part refused {}: {}{}", what(.program.as_deref()), errno_name(*.errno), sentence(.reason))]
 pub struct Refusal {
-    /// What was refused, as in `program xdp_count`.
-    pub what: String,
+    /// The program that was refused; none if it is the whole bundle.
+    pub program: Option<String>,
     /// The error number.
     pub errno: i32,
     /// Its sentence; empty if it had none.
@@ -210,14 +207,21 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    fn new(what: String, error: &io::Error, reason: &[u8; REASON_SIZE]) -> Self {
+    fn new(program: Option<&str>, error: &io::Error, reason: &[u8; REASON_SIZE]) -> Self {
         let end = reason.iter().position(|&byte| byte == 0);
         Self {
-            what,
+            program: program.map(ToOwned::to_owned),
             errno: error.raw_os_error().unwrap_or(0),
             reason: String::from_utf8_lossy(&reason[..end.unwrap_or(REASON_SIZE)]).into_owned(),
         }
     }
+}
+
+fn what(program: Option<&str>) -> String {
+    program.map_or_else(
+        || "the bundle".to_owned(),
+        |program| format!("program {program}"),
+    )
 }
 
 fn errno_name(number: i32) -> String {
@@ -307,17 +311,17 @@ mod tests {
         reason[..10].copy_from_slice(b"wrong map\n");
         reason[9] = 0;
         let error = io::Error::from_raw_os_error(libc::EINVAL);
-        let refusal = Refusal::new("program f".to_owned(), &error, &reason);
+        let refusal = Refusal::new(Some("f"), &error, &reason);
         assert_eq!(
             refusal.to_string(),
             "the kernel part refused program f: EINVAL: wrong map"
         );
-        let refusal = Refusal::new("the bundle".to_owned(), &error, &[0; REASON_SIZE]);
+        let refusal = Refusal::new(None, &error, &[0; REASON_SIZE]);
         assert_eq!(
             refusal.to_string(),
             "the kernel part refused the bundle: EINVAL"
         );
-        let refusal = Refusal::new("the bundle".to_owned(), &error, &[b'x'; REASON_SIZE]);
+        let refusal = Refusal::new(None, &error, &[b'x'; REASON_SIZE]);
         assert_eq!(refusal.reason.len(), REASON_SIZE);
     }
 }

@@ -40,11 +40,8 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     eprintln!("preverify-load: {}", with_causes(&error));
-    if is_permission(&error) {
-        eprintln!(
-            "preverify-load: it needs CAP_BPF and CAP_PERFMON, CAP_NET_ADMIN for network programs, \
-             CAP_SYS_ADMIN for trust: run it as root"
-        );
+    if let Some(way_out) = way_out(&error) {
+        eprintln!("preverify-load: {way_out}");
     }
     match error.refusal() {
         Some(_) => ExitCode::from(REFUSED),
@@ -61,16 +58,19 @@ fn with_causes(error: &CommandError) -> String {
     text
 }
 
-fn is_permission(error: &CommandError) -> bool {
-    let by_cause = causes(error).any(|cause| {
-        cause
-            .downcast_ref::<io::Error>()
-            .is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
-    });
-    by_cause
-        || error
-            .refusal()
-            .is_some_and(|refusal| [libc::EPERM, libc::EACCES].contains(&refusal.errno))
+fn way_out(error: &CommandError) -> Option<&'static str> {
+    if let Some(refusal) = error.refusal() {
+        // An open keyring, or one without the signer.
+        return (refusal.program.is_none() && [libc::EPERM, libc::ENOKEY].contains(&refusal.errno))
+            .then_some("`preverify-load trust CERT...` decides, once, whose bundles are loaded");
+    }
+    causes(error)
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|cause| cause.kind() == io::ErrorKind::PermissionDenied)
+        .then_some(
+            "it needs CAP_BPF and CAP_PERFMON, CAP_NET_ADMIN for network programs, CAP_SYS_ADMIN \
+             for some: run it as root",
+        )
 }
 
 fn causes(error: &CommandError) -> impl Iterator<Item = &(dyn Error + 'static)> {

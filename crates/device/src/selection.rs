@@ -27,14 +27,19 @@ impl Selection {
             programs: vec![false; target.programs.len()],
             maps: vec![false; target.maps.len()],
         };
-        let mut wanted = Vec::new();
         for function in functions {
-            wanted.push(Wanted::Program(program_named(target, function.as_ref())?));
-        }
-        while let Some(next) = wanted.pop() {
-            selection.add(target, next, &mut wanted);
+            let program = program_named(target, function.as_ref())?;
+            selection.add(target, Wanted::Program(program));
         }
         Ok(selection)
+    }
+
+    /// Adds the map with this name in the object, if there is one: some places to attach to are
+    /// maps that no program uses.
+    pub fn add_map(&mut self, target: &Target, name: &str) {
+        if let Some(map) = target.maps.iter().position(|map| map.full_name == name) {
+            self.add(target, Wanted::Map(map));
+        }
     }
 
     /// The indices of the programs, in the target's order.
@@ -52,24 +57,27 @@ impl Selection {
         self.maps.get(map) == Some(&true)
     }
 
-    /// Adds a program or map, and puts what it needs on the list.
-    fn add(&mut self, target: &Target, next: Wanted, wanted: &mut Vec<Wanted>) {
-        match next {
-            Wanted::Program(program) => {
-                if !mem::replace(&mut self.programs[program], true) {
-                    let maps = target.programs[program].maps.iter();
-                    wanted.extend(maps.map(|&map| Wanted::Map(map as usize)));
+    /// Adds a program or map, and all that it needs.
+    fn add(&mut self, target: &Target, first: Wanted) {
+        let mut wanted = vec![first];
+        while let Some(next) = wanted.pop() {
+            match next {
+                Wanted::Program(program) => {
+                    if !mem::replace(&mut self.programs[program], true) {
+                        let maps = target.programs[program].maps.iter();
+                        wanted.extend(maps.map(|&map| Wanted::Map(map as usize)));
+                    }
                 }
-            }
-            Wanted::Map(map) => {
-                if !mem::replace(&mut self.maps[map], true) {
-                    let inner = target.maps[map].inner;
-                    wanted.extend(inner.map(|inner| Wanted::Map(inner as usize)));
-                    let slots = target.slots.iter().filter(|slot| slot.map as usize == map);
-                    wanted.extend(slots.map(|slot| match slot.content {
-                        SlotContent::Program(program) => Wanted::Program(program as usize),
-                        SlotContent::Map(map) => Wanted::Map(map as usize),
-                    }));
+                Wanted::Map(map) => {
+                    if !mem::replace(&mut self.maps[map], true) {
+                        let inner = target.maps[map].inner;
+                        wanted.extend(inner.map(|inner| Wanted::Map(inner as usize)));
+                        let slots = target.slots.iter().filter(|slot| slot.map as usize == map);
+                        wanted.extend(slots.map(|slot| match slot.content {
+                            SlotContent::Program(program) => Wanted::Program(program as usize),
+                            SlotContent::Map(map) => Wanted::Map(map as usize),
+                        }));
+                    }
                 }
             }
         }
@@ -172,6 +180,15 @@ mod tests {
         assert_eq!(selection.programs().collect::<Vec<_>>(), [2]);
         assert_eq!(selection.maps().collect::<Vec<_>>(), [4]);
         assert!(!selection.has_map(5));
+    }
+
+    #[test]
+    fn maps_come_with_what_they_hold() {
+        let target = sample();
+        let mut selection = Selection::of(&target, &["other"]).unwrap();
+        selection.add_map(&target, "outer");
+        selection.add_map(&target, "no such map");
+        assert_eq!(selection.maps().collect::<Vec<_>>(), [1, 2, 3, 4]);
     }
 
     #[test]

@@ -369,6 +369,14 @@ impl Plan {
         }
     }
 
+    /// The name of the map that it attaches to or walks through.
+    pub fn map(&self) -> Option<&str> {
+        match self {
+            Self::Sockmap { map } | Self::Iterator { map: Some(map) } => Some(map),
+            _ => None,
+        }
+    }
+
     /// Checks that a program of this type can be attached so.
     pub fn check(&self, found: ProgramType, attach: AttachType) -> Result<(), PlanError> {
         use ProgramType as P;

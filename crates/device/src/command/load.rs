@@ -24,14 +24,7 @@ pub fn load(arguments: &arguments::Load, out: &mut dyn Write) -> Result<(), Comm
     let selection = if arguments.programs.is_empty() {
         Selection::all(&target)
     } else {
-        let attached = plans.iter().map(|plan| plan.function(&target));
-        let names: Vec<&str> = arguments
-            .programs
-            .iter()
-            .map(String::as_str)
-            .chain(attached)
-            .collect();
-        Selection::of(&target, &names)?
+        select(&target, &arguments.programs, &plans)?
     };
     let mut loaded = Loaded::load(&mut bundle, &selection)?;
     let attachments = attach(&target, &loaded, &plans)?;
@@ -74,8 +67,7 @@ pub fn run(arguments: &arguments::Run, out: &mut dyn Write) -> Result<(), Comman
         (by_section(&target, out)?, Selection::all(&target))
     } else {
         let plans = requested(&target, &arguments.attach)?;
-        let names: Vec<_> = plans.iter().map(|plan| plan.function(&target)).collect();
-        let selection = Selection::of(&target, &names)?;
+        let selection = select(&target, &[], &plans)?;
         (plans, selection)
     };
     let mut loaded = Loaded::load(&mut bundle, &selection)?;
@@ -165,6 +157,25 @@ fn by_section(target: &Target, out: &mut dyn Write) -> Result<Vec<Planned>, Comm
     Ok(plans)
 }
 
+/// The named programs and those that are attached, with the maps that they are attached to.
+fn select(
+    target: &Target,
+    programs: &[String],
+    plans: &[Planned],
+) -> Result<Selection, CommandError> {
+    let attached = plans.iter().map(|planned| planned.function(target));
+    let functions: Vec<&str> = programs
+        .iter()
+        .map(String::as_str)
+        .chain(attached)
+        .collect();
+    let mut selection = Selection::of(target, &functions)?;
+    for map in plans.iter().filter_map(|planned| planned.plan.map()) {
+        selection.add_map(target, map);
+    }
+    Ok(selection)
+}
+
 fn check(target: &Target, program: usize, plan: &Plan) -> Result<(), CommandError> {
     let program = &target.programs[program];
     plan.check(
@@ -224,18 +235,24 @@ fn tell(
     }
     for (planned, (_, attachment)) in plans.iter().zip(attachments) {
         let function = planned.function(target);
-        let links = attachment.link_ids()?;
-        match (&planned.plan, &links[..]) {
-            (Plan::Nowhere, _) => writeln!(out, "{function}: not attached, as asked")?,
-            (plan, []) => writeln!(out, "attached {function} to {plan}")?,
-            (plan, ids) => {
-                let ids: Vec<_> = ids.iter().map(ToString::to_string).collect();
-                writeln!(
-                    out,
-                    "attached {function} to {plan}: link {}",
-                    ids.join(", ")
-                )?;
+        let section = &target.programs[planned.program].elf_section;
+        let place = match &planned.plan {
+            Plan::Nowhere => {
+                writeln!(out, "{function}: not attached, as asked")?;
+                continue;
             }
+            Plan::Verified => format!("what it was verified for, {section}"),
+            plan => plan.to_string(),
+        };
+        let ids = attachment.link_ids()?;
+        let ids: Vec<_> = ids.iter().map(ToString::to_string).collect();
+        match &ids[..] {
+            [] => writeln!(out, "attached {function} to {place}")?,
+            ids => writeln!(
+                out,
+                "attached {function} to {place}: link {}",
+                ids.join(", ")
+            )?,
         }
     }
     Ok(())

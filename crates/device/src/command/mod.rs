@@ -55,12 +55,8 @@ pub enum CommandError {
     Program(#[from] NoSuchProgram),
     #[error("the bundle has {count} programs: say which, as in --attach {example}=WHERE")]
     WhichProgram { count: usize, example: String },
-    #[error("program {program}: {source}")]
-    Plan {
-        program: String,
-        #[source]
-        source: PlanError,
-    },
+    #[error("program {program}")]
+    Plan { program: String, source: PlanError },
     #[error(transparent)]
     Attach(#[from] AttachError),
     #[error(
@@ -159,7 +155,7 @@ mod tests {
     #[test]
     fn refusals_are_told_apart() {
         let refusal = Refusal {
-            what: "program f".to_owned(),
+            program: Some("f".to_owned()),
             errno: 22,
             reason: String::new(),
         };
