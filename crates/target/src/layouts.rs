@@ -6,7 +6,7 @@ use std::time::Duration;
 use preverify_abi::ABI_VERSION;
 use preverify_abi::ioctl::Info;
 use preverify_protocol::{Hello, PROTOCOL_VERSION, Reply, Request};
-use preverify_vm::{Accelerator, Machine, MachineSpec, Recording, Snapshot};
+use preverify_vm::{Accelerator, Machine, MachineSpec, Recording, Snapshot, VmError};
 use zerocopy::FromBytes;
 
 use crate::Progress;
@@ -25,6 +25,8 @@ const MOST_BOOTS: u32 = 8;
 
 /// A kernel that boots at all does so in a few seconds, emulated, on an idle host.
 pub(crate) const BOOT_LIMIT: Duration = Duration::from_secs(120);
+/// A kernel that stops early has said everything long before.
+const EXPLAIN_LIMIT: Duration = Duration::from_secs(20);
 /// What works with KVM works at once.
 const KVM_LIMIT: Duration = Duration::from_secs(20);
 const SAVE_LIMIT: Duration = Duration::from_secs(60);
@@ -186,7 +188,8 @@ fn record_all(
         let at = layout(folder, index);
         files::remove_folder(&at)?;
         files::create_folder(&at)?;
-        let (mut recording, hello) = Recording::boot(spec, &at, BOOT_LIMIT)?;
+        let (mut recording, hello) =
+            Recording::boot(spec, &at, BOOT_LIMIT).map_err(|error| explain(error, spec))?;
         let text = match ask(recording.machine(), &Request::Symbols)? {
             Reply::Symbols(text) => text,
             _ => {
@@ -223,6 +226,26 @@ fn record_all(
         release: recipe.kernel.release().to_owned(),
         boots: MOST_BOOTS,
     })
+}
+
+/// A kernel that stops before it has its console says why only if it may print earlier. That costs
+/// another boot, and every boot would look different: so it is asked only then.
+fn explain(error: VmError, spec: &MachineSpec) -> VmError {
+    let silent = match &error {
+        VmError::Ended { printed, .. } | VmError::TimedOut { printed, .. } => {
+            printed.console.trim().is_empty()
+        }
+        _ => false,
+    };
+    if !silent {
+        return error;
+    }
+    let mut talkative = spec.clone();
+    talkative.command_line += " earlyprintk=ttyS0,115200";
+    match Machine::boot(&talkative, EXPLAIN_LIMIT) {
+        Err(explained) => explained,
+        Ok(_) => error,
+    }
 }
 
 /// Puts together what a machine tells.
