@@ -6,7 +6,8 @@
  * All functions are called through static calls: these are direct calls, which neither CFI nor
  * IBT checks, and the kernel seals the landing pads of functions whose addresses it never takes.
  */
-#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+/* Kbuild does not see which module this file's two objects belong to. */
+#define pr_fmt(fmt) "%s: " fmt, THIS_MODULE->name
 
 #include <linux/kallsyms.h>
 #include <linux/kprobes.h>
