@@ -1,10 +1,10 @@
 //! Functions of user programs and libraries, for uprobes.
 
 use std::env::consts::ARCH;
-use std::fs;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use object::{Object, ObjectSection, ObjectSymbol, SymbolKind};
+use object::{Object, ObjectSection, ObjectSymbol, ReadCache, SymbolKind};
 
 use super::AttachError;
 
@@ -42,11 +42,13 @@ fn folders(name: &str) -> Vec<String> {
 
 /// Where a function starts in its file.
 pub fn offset_of(path: &Path, function: &str) -> Result<u64, AttachError> {
-    let bytes = fs::read(path).map_err(|source| AttachError::File {
+    let file = File::open(path).map_err(|source| AttachError::File {
         path: path.to_owned(),
         source,
     })?;
-    let file = object::File::parse(&*bytes).map_err(|source| AttachError::Elf {
+    // Of what may be a large file, only the symbols are read.
+    let parts = ReadCache::new(file);
+    let file = object::File::parse(&parts).map_err(|source| AttachError::Elf {
         path: path.to_owned(),
         source,
     })?;
@@ -67,6 +69,8 @@ pub fn offset_of(path: &Path, function: &str) -> Result<u64, AttachError> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     /// A function whose place in this very program is known otherwise.

@@ -222,13 +222,18 @@ impl Subject<'_> {
             }
             Plan::KprobeMulti { pattern, moment } => {
                 let functions = tracing::functions(pattern)?;
-                link(
-                    LinkTarget::Implied,
-                    LinkOptions::KprobeMulti {
-                        on_return: *moment == Moment::Return,
-                        functions: &functions,
-                    },
-                )
+                let options = LinkOptions::KprobeMulti {
+                    on_return: *moment == Moment::Return,
+                    functions: &functions,
+                };
+                link(LinkTarget::Implied, options).map_err(|error| match error {
+                    AttachError::Refused { source, .. }
+                        if source.raw_os_error() == Some(libc::EOPNOTSUPP) =>
+                    {
+                        AttachError::NoMultiKprobes
+                    }
+                    error => error,
+                })
             }
             Plan::Tracepoint { category, name } => {
                 let id = tracing::tracepoint_id(category, name)?;
@@ -425,6 +430,11 @@ pub enum AttachError {
         /// This kernel's.
         running: String,
     },
+    /// The kernel was built without them.
+    #[error(
+        "this kernel has no multi-kprobes (CONFIG_FPROBE): build the program with SEC(\"kprobe/FUNCTION\") for it"
+    )]
+    NoMultiKprobes,
     /// No trace file system.
     #[error("no trace file system is mounted: mount -t tracefs tracefs /sys/kernel/tracing")]
     NoTraceFs,
