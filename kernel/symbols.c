@@ -5,10 +5,9 @@
  *
  * All functions are called through static calls: these are direct calls, which neither CFI nor
  * IBT checks, and the kernel seals the landing pads of functions whose addresses it never takes.
+ *
+ * Two modules contain this file under other names than its own, so KBUILD_MODNAME is neither's.
  */
-/* Kbuild does not see which module this file's two objects belong to. */
-#define pr_fmt(fmt) "%s: " fmt, THIS_MODULE->name
-
 #include <linux/kallsyms.h>
 #include <linux/kprobes.h>
 #include <linux/module.h>
@@ -35,14 +34,15 @@ static int __init pv_find_kallsyms_lookup_name(void)
 
 	err = register_kprobe(&probe);
 	if (err) {
-		pr_err("cannot probe kallsyms_lookup_name: %d\n", err);
+		pr_err("%s: cannot probe kallsyms_lookup_name: %d\n", THIS_MODULE->name, err);
 		return err;
 	}
 	sprint_symbol(symbol, (unsigned long)probe.addr);
 	unregister_kprobe(&probe);
 
 	if (sscanf(symbol, "kallsyms_lookup_name+0x%lx/", &offset) != 1) {
-		pr_err("the probe on kallsyms_lookup_name is at %s\n", symbol);
+		pr_err("%s: the probe on kallsyms_lookup_name is at %s\n", THIS_MODULE->name,
+		       symbol);
 		return -ENOENT;
 	}
 	static_call_update(pv_kallsyms_lookup_name,
@@ -55,7 +55,7 @@ static unsigned long __init pv_find(const char *name)
 	unsigned long address = pv_call(kallsyms_lookup_name)(name);
 
 	if (!address)
-		pr_err("this kernel has no symbol %s\n", name);
+		pr_err("%s: this kernel has no symbol %s\n", THIS_MODULE->name, name);
 	return address;
 }
 
