@@ -166,7 +166,7 @@ static int pv_load_from(const struct pv_bundle *bundle, const struct pv_load *lo
 		return err;
 	if (copy_from_user(fds, u64_to_user_ptr(load->map_fds), load->map_count * sizeof(*fds)))
 		return pv_refuse(reason, -EFAULT, "the maps' descriptors cannot be copied");
-	err = pv_maps_get(&maps, &bundle->manifest, program, fds, reason);
+	err = pv_maps_get(&maps, bundle, program, fds, reason);
 	if (err)
 		return err;
 

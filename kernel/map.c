@@ -3,6 +3,7 @@
 #include <linux/slab.h>
 #include <linux/string.h>
 
+#include "btf.h"
 #include "fields.h"
 #include "map.h"
 #include "section.h"
@@ -12,13 +13,14 @@
 /* How maps are created for user space's own access; the kernel does not keep these. */
 #define PV_FLAGS_FORGOTTEN	(BPF_F_RDONLY | BPF_F_WRONLY)
 
-static int pv_map_check(struct bpf_map *map, const struct pv_manifest *manifest,
+static int pv_map_check(struct bpf_map *map, const struct pv_bundle *bundle,
 			const struct pv_map *expected, struct pv_reason *reason);
 
-int pv_maps_get(struct pv_maps *maps, const struct pv_manifest *manifest,
+int pv_maps_get(struct pv_maps *maps, const struct pv_bundle *bundle,
 		const struct pv_program *program, const s32 *fds, struct pv_reason *reason)
 {
 	u32 count = le32_to_cpu(program->map_refs.count);
+	const struct pv_manifest *manifest = &bundle->manifest;
 	const __le32 *ref = manifest->map_refs + le32_to_cpu(program->map_refs.first);
 	int err;
 	u32 i, j;
@@ -53,7 +55,7 @@ int pv_maps_get(struct pv_maps *maps, const struct pv_manifest *manifest,
 				goto err_put;
 			}
 		}
-		err = pv_map_check(map, manifest, expected, reason);
+		err = pv_map_check(map, bundle, expected, reason);
 		if (err)
 			goto err_put;
 	}
@@ -75,16 +77,16 @@ void pv_maps_put(struct pv_maps *maps)
 static int pv_map_check_kind(const struct bpf_map *map, const struct pv_map *expected,
 			     struct pv_reason *reason);
 static int pv_map_check_attributes(const struct bpf_map *map, const struct pv_map *expected,
-				   const char *what, struct pv_reason *reason);
-static int pv_map_check_fields(const struct bpf_map *map, const struct pv_manifest *manifest,
-			       const struct pv_map *expected, const char *what,
+				   const struct pv_map *outer, struct pv_reason *reason);
+static int pv_map_check_fields(const struct bpf_map *map, const struct pv_bundle *bundle,
+			       const struct pv_map *expected, const struct pv_map *outer,
 			       struct pv_reason *reason);
-static int pv_map_check_inner(const struct bpf_map *map, const struct pv_manifest *manifest,
+static int pv_map_check_inner(const struct bpf_map *map, const struct pv_bundle *bundle,
 			      const struct pv_map *expected, struct pv_reason *reason);
-static int pv_map_check_contents(struct bpf_map *map, const struct pv_manifest *manifest,
+static int pv_map_check_contents(struct bpf_map *map, const struct pv_bundle *bundle,
 				 const struct pv_map *expected, struct pv_reason *reason);
 
-static int pv_map_check(struct bpf_map *map, const struct pv_manifest *manifest,
+static int pv_map_check(struct bpf_map *map, const struct pv_bundle *bundle,
 			const struct pv_map *expected, struct pv_reason *reason)
 {
 	int err;
@@ -92,21 +94,21 @@ static int pv_map_check(struct bpf_map *map, const struct pv_manifest *manifest,
 	err = pv_map_check_kind(map, expected, reason);
 	if (err)
 		return err;
-	err = pv_map_check_attributes(map, expected, "", reason);
+	err = pv_map_check_attributes(map, expected, expected, reason);
 	if (err)
 		return err;
 	if (map->map_extra != le64_to_cpu(expected->map_extra))
 		return pv_refuse(reason, -EINVAL, "map %s: map_extra is %#llx, not %#llx",
 				 expected->name, map->map_extra,
 				 le64_to_cpu(expected->map_extra));
-	err = pv_map_check_fields(map, manifest, expected, "", reason);
+	err = pv_map_check_fields(map, bundle, expected, expected, reason);
 	if (err)
 		return err;
-	err = pv_map_check_inner(map, manifest, expected, reason);
+	err = pv_map_check_inner(map, bundle, expected, reason);
 	if (err)
 		return err;
 	if (le32_to_cpu(expected->flags) & PV_MAP_CONTENTS_VERIFIED)
-		return pv_map_check_contents(map, manifest, expected, reason);
+		return pv_map_check_contents(map, bundle, expected, reason);
 	return 0;
 }
 
@@ -153,9 +155,14 @@ static u32 pv_kept_flags(const struct pv_map *expected)
 	}
 }
 
-/* @what is for the reason: "inner " of inner maps. */
+/* What people call it: an inner map by the name of its outer map, which is itself otherwise. */
+static const char *pv_inner(const struct pv_map *expected, const struct pv_map *outer)
+{
+	return expected == outer ? "" : "inner ";
+}
+
 static int pv_map_check_attributes(const struct bpf_map *map, const struct pv_map *expected,
-				   const char *what, struct pv_reason *reason)
+				   const struct pv_map *outer, struct pv_reason *reason)
 {
 	u32 flags = pv_kept_flags(expected);
 	const struct {
@@ -176,44 +183,56 @@ static int pv_map_check_attributes(const struct bpf_map *map, const struct pv_ma
 	for (i = 0; i < ARRAY_SIZE(attributes); i++)
 		if (attributes[i].found != attributes[i].expected)
 			return pv_refuse(reason, -EINVAL, "map %s: the %smap's %s is %u, not %u",
-					 expected->name, what, attributes[i].name,
-					 attributes[i].found, attributes[i].expected);
+					 outer->name, pv_inner(expected, outer),
+					 attributes[i].name, attributes[i].found,
+					 attributes[i].expected);
 	return 0;
 }
 
-static int pv_map_check_fields(const struct bpf_map *map, const struct pv_manifest *manifest,
-			       const struct pv_map *expected, const char *what,
+/* Whether the field refers to a type of the map's own BTF. */
+static bool pv_field_has_own_type(const struct pv_field *field)
+{
+	switch (le32_to_cpu(field->kind)) {
+	case PV_FIELD_KPTR_UNREF:
+	case PV_FIELD_KPTR_REF:
+	case PV_FIELD_KPTR_PERCPU:
+	case PV_FIELD_LIST_HEAD:
+	case PV_FIELD_RB_ROOT:
+		return !(le32_to_cpu(field->flags) & PV_FIELD_KERNEL_BTF);
+	default:
+		return false;
+	}
+}
+
+static int pv_map_check_fields(const struct bpf_map *map, const struct pv_bundle *bundle,
+			       const struct pv_map *expected, const struct pv_map *outer,
 			       struct pv_reason *reason)
 {
+	const struct pv_manifest *manifest = &bundle->manifest;
 	const struct pv_field *fields = manifest->fields + le32_to_cpu(expected->fields.first);
 	u32 count = le32_to_cpu(expected->fields.count);
+	u32 btf = le32_to_cpu(bundle->target->btf);
 	u32 i;
 
 	if (!pv_fields_match(map, fields, count))
 		return pv_refuse(reason, -EINVAL,
 				 "map %s: the %smap's value has other locks, timers, kptrs or the like (BTF)",
-				 expected->name, what);
+				 outer->name, pv_inner(expected, outer));
 
-	/* Their types stand in a BTF that the kernel does not give away for comparing. */
 	for (i = 0; i < count; i++) {
-		switch (le32_to_cpu(fields[i].kind)) {
-		case PV_FIELD_KPTR_UNREF:
-		case PV_FIELD_KPTR_REF:
-		case PV_FIELD_KPTR_PERCPU:
-			if (le32_to_cpu(fields[i].flags) & PV_FIELD_KERNEL_BTF)
-				break;
-			fallthrough;
-		case PV_FIELD_LIST_HEAD:
-		case PV_FIELD_RB_ROOT:
-			return pv_refuse(reason, -EOPNOTSUPP,
-					 "map %s: objects of the program's own types are not supported yet",
-					 expected->name);
-		}
+		if (!pv_field_has_own_type(&fields[i]))
+			continue;
+		/* The same number means the same type only in the same BTF. */
+		if (btf == PV_NONE || !pv_btf_is(map->btf, &manifest->sections[btf]))
+			return pv_refuse(reason, -EINVAL,
+					 "map %s: the %smap holds objects, and its BTF is not the bundle's",
+					 outer->name, pv_inner(expected, outer));
+		break;
 	}
 	return 0;
 }
 
-static int pv_map_check_inner(const struct bpf_map *map, const struct pv_manifest *manifest,
+static int pv_map_check_inner(const struct bpf_map *map, const struct pv_bundle *bundle,
 			      const struct pv_map *expected, struct pv_reason *reason)
 {
 	u32 index = le32_to_cpu(expected->inner);
@@ -231,11 +250,11 @@ static int pv_map_check_inner(const struct bpf_map *map, const struct pv_manifes
 		return pv_refuse(reason, -EINVAL, "map %s: the map has no inner maps",
 				 expected->name);
 
-	inner = &manifest->maps[index];
-	err = pv_map_check_attributes(map->inner_map_meta, inner, "inner ", reason);
+	inner = &bundle->manifest.maps[index];
+	err = pv_map_check_attributes(map->inner_map_meta, inner, expected, reason);
 	if (err)
 		return err;
-	return pv_map_check_fields(map->inner_map_meta, manifest, inner, "inner ", reason);
+	return pv_map_check_fields(map->inner_map_meta, bundle, inner, expected, reason);
 }
 
 /* The verifier's bpf_map_is_rdonly(): nobody can change the contents any more. */
@@ -245,7 +264,7 @@ static bool pv_map_is_constant(const struct bpf_map *map)
 	       !atomic64_read(&map->writecnt);
 }
 
-static int pv_map_check_contents(struct bpf_map *map, const struct pv_manifest *manifest,
+static int pv_map_check_contents(struct bpf_map *map, const struct pv_bundle *bundle,
 				 const struct pv_map *expected, struct pv_reason *reason)
 {
 	u32 index = le32_to_cpu(expected->contents);
@@ -265,7 +284,8 @@ static int pv_map_check_contents(struct bpf_map *map, const struct pv_manifest *
 	if (index == PV_NONE)
 		same = !memchr_inv(value, 0, map->value_size);
 	else
-		same = pv_section_is(&manifest->sections[index], value, map->value_size);
+		same = pv_section_is(&bundle->manifest.sections[index], value,
+				     map->value_size);
 	if (!same)
 		return pv_refuse(reason, -EINVAL,
 				 "map %s: the map's contents are not the signed ones",

@@ -7,7 +7,7 @@
 
 #include <linux/bpf.h>
 
-#include "manifest.h"
+#include "bundle.h"
 #include "reason.h"
 
 /* As many as a program can have (MAX_USED_MAPS). */
@@ -22,7 +22,7 @@ struct pv_maps {
  * Takes a reference on the map of each descriptor and compares it with the program's. Give the
  * references back with pv_maps_put(), unless the array has found another owner.
  */
-int pv_maps_get(struct pv_maps *maps, const struct pv_manifest *manifest,
+int pv_maps_get(struct pv_maps *maps, const struct pv_bundle *bundle,
 		const struct pv_program *program, const s32 *fds, struct pv_reason *reason);
 void pv_maps_put(struct pv_maps *maps);
 
