@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use preverify_probe::{Answer, Case};
+use preverify_protocol::frame::{self, FrameError};
 use preverify_protocol::{
     ExecReply, ExecRequest, LoadReply, LoadRequest, ProgramRef, Reply, Request, TestRunReply,
     TestRunRequest,
@@ -10,6 +12,12 @@ use preverify_vm::{Machine, VmError};
 
 /// Where the loader lies.
 pub const LOADER: &str = "/bin/preverify-load";
+/// Where the probe lies.
+pub const PROBE: &str = "/bin/preverify-probe";
+/// Where busybox lies.
+pub const BUSYBOX: &str = "/bin/busybox";
+/// How long thousands of questions may take on an emulated device.
+const PROBE_LIMIT: Duration = Duration::from_secs(900);
 /// How long a command may take on an emulated device.
 const LIMIT: Duration = Duration::from_secs(120);
 /// What no healthy kernel writes into its log.
@@ -54,6 +62,9 @@ pub enum DeviceError {
         /// What it wrote, errors last.
         output: String,
     },
+    /// Questions or answers cannot be read.
+    #[error("the probe's questions or answers: {0}")]
+    Probe(#[from] FrameError),
     /// The kernel complained.
     #[error("the device's kernel complains:\n{0}")]
     Unhealthy(String),
@@ -169,6 +180,18 @@ impl Device {
             .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
             .and_then(|rest| rest.trim().trim_end_matches(" kB").parse().ok())
             .ok_or_else(|| DeviceError::Agent(format!("/proc/meminfo has no line {name}")))
+    }
+
+    /// Asks the kernel part what no loader would ask. [`crate::PROBE`] must be there.
+    pub fn probe(&mut self, cases: &[Case]) -> Result<Vec<Answer>, DeviceError> {
+        const CASES: &str = "/tmp/cases";
+        const ANSWERS: &str = "/tmp/answers";
+        let mut text = Vec::new();
+        frame::send(&mut text, &cases)?;
+        self.put(CASES, 0o600, text)?;
+        self.run_within(&[PROBE, CASES, ANSWERS], PROBE_LIMIT)?;
+        let text = self.get(ANSWERS)?;
+        Ok(frame::receive(&mut text.as_slice())?)
     }
 
     /// Turns it off.

@@ -6,19 +6,22 @@ use std::time::Duration;
 
 use preverify_bundle::{Algorithm, Bundle, Signer, SignerError};
 use preverify_pipeline::{BuildError, Object, Verified, Verifier};
+use preverify_target::debian::{self, Apt, DebianError};
 use preverify_target::{
     AddRequest, Contents, DeviceOptions, GuestFile, Hardware, Progress, Source, Store, Target,
     TargetError, default_cache,
 };
 
-use crate::device::{Device, DeviceError, LOADER};
+use crate::device::{BUSYBOX, Device, DeviceError, LOADER, PROBE};
 
 /// The target that is used where nothing else is asked for.
 pub const TARGET: &str = "debian:6.12-cloud-amd64";
 /// Names the device's loader, a static binary.
 pub const LOADER_VARIABLE: &str = "PREVERIFY_LOAD";
-/// Names the agent of verifier VMs.
-pub use preverify_target::AGENT_VARIABLE;
+/// Names the probe, a static binary.
+pub const PROBE_VARIABLE: &str = "PREVERIFY_PROBE";
+/// Names the folder with the compiled programs of `tests/programs/`.
+pub const OBJECTS_VARIABLE: &str = "PREVERIFY_TEST_OBJECTS";
 
 /// Where the signer's certificate lies on devices.
 const CERTIFICATE: &str = "/etc/preverify.x509";
@@ -37,11 +40,20 @@ pub struct Lab {
 /// What a laboratory lacks.
 #[derive(Debug, thiserror::Error)]
 pub enum LabError {
-    /// The loader was not built.
-    #[error(
-        "{LOADER_VARIABLE} does not name the device's loader: `cargo xtask test` builds it and runs this"
-    )]
-    NoLoader,
+    /// A binary or an object was not built.
+    #[error("{0} names nothing: `cargo xtask test` builds what this needs, and runs it")]
+    NotBuilt(&'static str),
+    /// A test's object cannot be read.
+    #[error("{}: {source}", path.display())]
+    Object {
+        /// The object.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// A package cannot be had.
+    #[error(transparent)]
+    Package(#[from] DebianError),
     /// The target cannot be had.
     #[error(transparent)]
     Target(#[from] TargetError),
@@ -59,8 +71,8 @@ pub enum LabError {
 impl Lab {
     /// A laboratory for [`TARGET`], with the loader that [`LOADER_VARIABLE`] names.
     pub fn new() -> Result<Self, LabError> {
-        let loader = env::var_os(LOADER_VARIABLE).ok_or(LabError::NoLoader)?;
-        Self::with(TARGET, signer()?, loader.into(), &mut |_| {})
+        let loader = built(LOADER_VARIABLE)?;
+        Self::with(TARGET, signer()?, loader, &mut |_| {})
     }
 
     /// A laboratory for a target, which is added to the cache if it is not there.
@@ -103,6 +115,15 @@ impl Lab {
         Ok(Device::new(machine))
     }
 
+    /// Boots a device that trusts the signer, with the probe and busybox.
+    pub fn boot_for_probes(&self, mut options: DeviceOptions) -> Result<Device, LabError> {
+        options
+            .files
+            .push(file(PROBE, 0o755, &built(PROBE_VARIABLE)?));
+        options.files.push(file(BUSYBOX, 0o755, &busybox()?));
+        self.boot(options)
+    }
+
     /// Boots a device that trusts the signer, and nobody else for ever.
     pub fn boot(&self, options: DeviceOptions) -> Result<Device, LabError> {
         let mut device = self.boot_untrusting(options)?;
@@ -111,8 +132,29 @@ impl Lab {
     }
 }
 
+/// The compiled program `tests/programs/NAME.bpf.c`.
+pub fn object(name: &str) -> Result<Object, LabError> {
+    let path = built(OBJECTS_VARIABLE)?.join(format!("{name}.bpf.o"));
+    Object::read(&path).map_err(|source| LabError::Object { path, source })
+}
+
+/// Debian's busybox in one static file, for devices; it is not installed here.
+pub fn busybox() -> Result<PathBuf, LabError> {
+    let cache = default_cache()?;
+    let folder = cache.join("busybox");
+    let debs = Apt::open(&cache)?.download(&["busybox-static"], &folder)?;
+    let deb = debs.first().expect("one package was asked for");
+    Ok(debian::unpack(deb, &folder)?.join("bin/busybox"))
+}
+
+fn built(variable: &'static str) -> Result<PathBuf, LabError> {
+    env::var_os(variable)
+        .map(PathBuf::from)
+        .ok_or(LabError::NotBuilt(variable))
+}
+
 /// Takes a target that is there as it is: apt is not asked whether there is a newer kernel.
-fn find_or_add(
+pub fn find_or_add(
     store: &Store,
     source: &str,
     progress: &mut Progress<'_>,

@@ -8,5 +8,9 @@
 mod device;
 mod lab;
 
-pub use device::{Device, DeviceError, LOADER, pinned};
-pub use lab::{AGENT_VARIABLE, LOADER_VARIABLE, Lab, LabError, TARGET, file, signer};
+pub use device::{BUSYBOX, Device, DeviceError, LOADER, PROBE, pinned};
+pub use lab::{
+    LOADER_VARIABLE, Lab, LabError, OBJECTS_VARIABLE, PROBE_VARIABLE, TARGET, busybox, file,
+    find_or_add, object, signer,
+};
+pub use preverify_target::AGENT_VARIABLE;

@@ -7,15 +7,13 @@ use std::process::Command;
 
 use preverify_bench::{Measurement, median};
 use preverify_bundle::Signer;
-use preverify_lab::{Device, LOADER, Lab, file};
-use preverify_target::debian::{self, Apt};
-use preverify_target::{Contents, DeviceOptions, GuestFile, default_cache};
+use preverify_lab::{BUSYBOX, Device, LOADER, Lab, file};
+use preverify_target::{Contents, DeviceOptions, GuestFile};
 
 use crate::paths::target_dir;
 use crate::run::run_command;
 use crate::{artifacts, bpf, corpus, setup};
 
-const BUSYBOX: &str = "/bin/busybox";
 const BENCH: &str = "/bin/preverify-bench";
 const CERTIFICATE: &str = "/etc/preverify/signer.x509";
 const PINS: &str = "/sys/fs/bpf";
@@ -182,7 +180,7 @@ fn boot(
     subjects: &[Subject],
 ) -> Result<Device, Box<dyn Error>> {
     let mut files = vec![
-        file(BUSYBOX, 0o755, &busybox()?),
+        file(BUSYBOX, 0o755, &preverify_lab::busybox()?),
         file(BENCH, 0o755, bench),
         file(CERTIFICATE, 0o644, &key.with_extension("x509")),
         GuestFile {
@@ -201,15 +199,6 @@ fn boot(
         files,
         ..DeviceOptions::default()
     })?)
-}
-
-/// Debian's busybox in one static file, for the device; it is not installed here.
-fn busybox() -> Result<PathBuf, Box<dyn Error>> {
-    let cache = default_cache()?;
-    let apt = Apt::open(&cache)?;
-    let folder = cache.join("demo");
-    let debs = apt.download(&["busybox-static"], &folder)?;
-    Ok(debian::unpack(&debs[0], &folder)?.join("bin/busybox"))
 }
 
 /// That this is another boot than those that verified: its kernel lies elsewhere.

@@ -2,7 +2,7 @@
 //! the same object does that was loaded there as ever.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use preverify_bundle::Bundle;
@@ -202,20 +202,16 @@ impl<'a> Bench<'a> {
                         _ => Ok(()),
                     };
                 }
-                LoadReply::Rejected(Rejection {
-                    stage: Stage::Verify,
-                    program: Some(program),
-                    ..
-                }) => {
-                    row.rejected += 1;
-                    object.inputs.programs.entry(program).or_default().autoload = Some(false);
-                }
-                LoadReply::Rejected(rejection) => {
-                    return Err(Failure::Object(format!(
-                        "stock: {}",
-                        last_words(&rejection)
-                    )));
-                }
+                LoadReply::Rejected(rejection) => match blamed(&rejection) {
+                    Some(program) => {
+                        row.rejected += 1;
+                        object.inputs.programs.entry(program).or_default().autoload = Some(false);
+                    }
+                    None => {
+                        let words = last_words(&rejection);
+                        return Err(Failure::Object(format!("stock: {words}")));
+                    }
+                },
             }
         }
         Err(Failure::Object("too many programs are rejected".into()))
@@ -397,7 +393,21 @@ fn starting_inputs(object: &CorpusObject) -> Result<Inputs, RunCorpusError> {
 fn inputs_file(id: &str) -> PathBuf {
     workspace()
         .join("xtask/corpus-inputs")
-        .join(Path::new(id).with_extension("toml"))
+        .join(format!("{id}.toml"))
+}
+
+/// The program that cannot be loaded: the verifier rejects it, or what it attaches to is not in this kernel, so that
+/// its own user space would leave it out.
+fn blamed(rejection: &Rejection) -> Option<String> {
+    match rejection.stage {
+        Stage::Verify => rejection.program.clone(),
+        Stage::Prepare => rejection.libbpf_log.lines().find_map(|line| {
+            let (_, named) = line.split_once("prog '")?;
+            let (program, why) = named.split_once('\'')?;
+            why.contains("failed to").then(|| program.to_owned())
+        }),
+        _ => None,
+    }
 }
 
 fn last_words(rejection: &Rejection) -> String {
