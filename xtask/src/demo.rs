@@ -78,6 +78,10 @@ pub fn demo() -> Result<(), Box<dyn Error>> {
     for subject in &subjects {
         start(&mut device, subject)?;
     }
+    let readers = [
+        Reader::start(&mut device, "xdp_count/maps/events", 1)?,
+        Reader::start(&mut device, "execsnoop/maps/events", 3)?,
+    ];
 
     headline("Packets, files and processes");
     let network = Network::between_cards(&mut device)?;
@@ -85,21 +89,14 @@ pub fn demo() -> Result<(), Box<dyn Error>> {
     work(&mut device)?;
 
     headline("What the programs saw");
-    for map in ["xdp_count/maps/sources", "vfsstat/maps/_bss"] {
+    for map in ["xdp_count/maps/sources", "vfsstat/maps/vfsstat_bss"] {
         show(
             &mut device,
             &[LOADER, "map", "dump", &format!("{PINS}/{map}")],
         )?;
     }
-    for (events, count) in [
-        ("xdp_count/maps/events", "1"),
-        ("execsnoop/maps/events", "3"),
-    ] {
-        let path = format!("{PINS}/{events}");
-        show(
-            &mut device,
-            &[LOADER, "events", &path, "--count", count, "--timeout", "20"],
-        )?;
+    for reader in &readers {
+        reader.finish(&mut device)?;
     }
     show(&mut device, &[LOADER, "list"])?;
 
@@ -224,12 +221,77 @@ fn tell_layouts(lab: &Lab, device: &mut Device) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Loads and attaches a bundle on the device, and waits until it is pinned.
+/// Loads and attaches a bundle on the device: it stays until its process ends.
 fn start(device: &mut Device, subject: &Subject) -> Result<(), Box<dyn Error>> {
     let (bundle, pins) = (guest_bundle(subject), format!("{PINS}/{}", subject.name));
-    let mut command = vec![LOADER, "load", &bundle, "--pin", &pins];
+    let mut command = vec![LOADER, "run", &bundle, "--pin", &pins];
     command.extend(subject.attach);
-    show(device, &command)
+    let output = format!("/tmp/{}.out", subject.name);
+    background(device, &command, &output)?;
+    // It pins last.
+    for _ in 0..PATIENCE {
+        if device.try_run(&[LOADER, "list", &pins])?.status == 0 {
+            print!("{}", text_of(device, &output)?);
+            return Ok(());
+        }
+        device.run(&[BUSYBOX, "sleep", "0.2"])?;
+    }
+    Err(format!("{bundle} is not pinned: {}", text_of(device, &output)?).into())
+}
+
+/// What prints a buffer's events while they come.
+struct Reader {
+    output: String,
+    count: usize,
+}
+
+impl Reader {
+    fn start(device: &mut Device, buffer: &str, count: usize) -> Result<Self, Box<dyn Error>> {
+        let (path, wanted) = (format!("{PINS}/{buffer}"), count.to_string());
+        let output = format!("/tmp/{}", buffer.replace('/', "-"));
+        let command = [
+            LOADER,
+            "events",
+            &path,
+            "--count",
+            &wanted,
+            "--timeout",
+            "60",
+        ];
+        background(device, &command, &output)?;
+        // Perf buffers are open only while somebody reads.
+        device.run(&[BUSYBOX, "sleep", "1"])?;
+        Ok(Self { output, count })
+    }
+
+    fn finish(&self, device: &mut Device) -> Result<(), Box<dyn Error>> {
+        for _ in 0..PATIENCE {
+            let text = text_of(device, &self.output)?;
+            if text.lines().count() >= self.count {
+                print!("{text}");
+                return Ok(());
+            }
+            device.run(&[BUSYBOX, "sleep", "0.2"])?;
+        }
+        Err(format!("{}: fewer than {} events came", self.output, self.count).into())
+    }
+}
+
+/// Waits of a fifth of a second.
+const PATIENCE: usize = 150;
+
+/// Runs a command beside others, with its output in a file of the device.
+fn background(device: &mut Device, command: &[&str], output: &str) -> Result<(), Box<dyn Error>> {
+    let command = command.join(" ");
+    println!("device# {} &", command.replace("/bin/", ""));
+    device.put(output, 0o644, Vec::new())?;
+    let script = format!("exec {command} > {output} 2>&1");
+    device.start(&[BUSYBOX, "sh", "-c", &script])?;
+    Ok(())
+}
+
+fn text_of(device: &mut Device, file: &str) -> Result<String, Box<dyn Error>> {
+    Ok(String::from_utf8_lossy(&device.get(file)?).into_owned())
 }
 
 /// Two cards on one cable; the second one lives in a network name space of its own, as if in another machine.
