@@ -18,7 +18,8 @@
 #define PV_SIGNATURE_MAX_SIZE	SZ_64K
 
 static struct pv_bundle *pv_bundle_read(const struct pv_open *open, struct pv_reason *reason);
-static int pv_bundle_install(struct pv_bundle *bundle, struct pv_open __user *user);
+static int pv_bundle_install(struct pv_bundle *bundle, struct pv_open __user *user,
+			     struct pv_reason *reason);
 static void pv_bundle_free(struct pv_bundle *bundle);
 
 int pv_bundle_open(struct pv_open __user *user)
@@ -35,9 +36,11 @@ int pv_bundle_open(struct pv_open __user *user)
 	if (IS_ERR(bundle))
 		return pv_reason_return(&reason, user->reason, PTR_ERR(bundle));
 
-	fd = pv_bundle_install(bundle, user);
-	if (fd < 0)
+	fd = pv_bundle_install(bundle, user, &reason);
+	if (fd < 0) {
 		pv_bundle_free(bundle);
+		return pv_reason_return(&reason, user->reason, fd);
+	}
 	return fd;
 }
 
@@ -125,7 +128,8 @@ static const struct file_operations pv_bundle_operations = {
 };
 
 /* The descriptor becomes visible last: from then on others can close it. */
-static int pv_bundle_install(struct pv_bundle *bundle, struct pv_open __user *user)
+static int pv_bundle_install(struct pv_bundle *bundle, struct pv_open __user *user,
+			     struct pv_reason *reason)
 {
 	struct file *file;
 	int fd;
@@ -134,11 +138,11 @@ static int pv_bundle_install(struct pv_bundle *bundle, struct pv_open __user *us
 		return -EFAULT;
 	fd = get_unused_fd_flags(O_CLOEXEC);
 	if (fd < 0)
-		return fd;
+		return pv_refuse(reason, fd, "there is no file descriptor for the bundle");
 	file = anon_inode_getfile("bpf-preverified", &pv_bundle_operations, bundle, O_RDWR);
 	if (IS_ERR(file)) {
 		put_unused_fd(fd);
-		return PTR_ERR(file);
+		return pv_refuse(reason, PTR_ERR(file), "there is no file for the bundle");
 	}
 	fd_install(fd, file);
 	return fd;
