@@ -51,6 +51,9 @@ static struct pv_bundle *pv_bundle_read(const struct pv_open *open, struct pv_re
 	u32 target;
 	int err;
 
+	if (!pv_capable())
+		return ERR_PTR(pv_refuse(reason, -EPERM,
+					 "opening a bundle needs CAP_BPF and CAP_PERFMON"));
 	if (open->flags)
 		return ERR_PTR(pv_refuse(reason, -EINVAL, "flags must be zero"));
 	if (!open->manifest_size || open->manifest_size > PV_MANIFEST_MAX_SIZE)

