@@ -37,7 +37,6 @@ PV_FUNCTION(bpf_get_btf_vmlinux);
 PV_FUNCTION(bpf_jit_binary_pack_alloc);
 PV_FUNCTION(bpf_jit_binary_pack_finalize);
 PV_FUNCTION(bpf_jit_binary_pack_free);
-PV_FUNCTION(bpf_jit_binary_pack_hdr);
 PV_FUNCTION(bpf_prog_alloc_no_stats);
 PV_FUNCTION(bpf_prog_kallsyms_add);
 PV_FUNCTION(bpf_prog_new_fd);
@@ -48,7 +47,6 @@ PV_FUNCTION(btf_obj_id);
 PV_FUNCTION(btf_put);
 PV_FUNCTION(get_callchain_buffers);
 PV_FUNCTION(perf_event_bpf_event);
-PV_FUNCTION(put_callchain_buffers);
 #ifdef CONFIG_CGROUP_BPF
 PV_FUNCTION(bpf_cgroup_storage_assign);
 #endif
