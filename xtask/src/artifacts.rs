@@ -57,6 +57,11 @@ pub fn bench() -> Result<PathBuf, RunError> {
     build_static("preverify-bench", "preverify-bench")
 }
 
+/// Builds what asks the kernel part what no loader would ask.
+pub fn probe() -> Result<PathBuf, RunError> {
+    build_static("preverify-probe", "preverify-probe")
+}
+
 /// Whoever restores verifier VMs looks for the agent beside itself.
 fn put_beside(program: &Path, agent: &Path) -> Result<(), RunError> {
     let beside = program.with_file_name("preverify-agent");

@@ -13,9 +13,8 @@ use preverify_lab::{Device, Lab, file};
 use preverify_pipeline::{Object, Verifier};
 use preverify_target::{DeviceOptions, default_cache};
 
-use crate::bpf::Compiler;
-use crate::paths::{target_dir, workspace};
-use crate::{artifacts, corpus};
+use crate::paths::workspace;
+use crate::{artifacts, bpf, corpus};
 
 /// Path counts are two to the power of these.
 const PATH_BITS: std::ops::RangeInclusive<u32> = 4..=13;
@@ -80,13 +79,9 @@ struct Subject {
 }
 
 fn subjects() -> Result<Vec<Subject>, Box<dyn Error>> {
-    let folder = target_dir().join("bpf");
+    let folder = bpf::objects();
     fs::create_dir_all(&folder)?;
-    let compiler = Compiler {
-        root: workspace().to_owned(),
-        includes: Vec::new(),
-        flags: vec!["-Wall", "-Wextra", "-Werror"],
-    };
+    let compiler = bpf::own_compiler();
     let source = workspace().join("bench/programs/paths.bpf.c");
     let mut subjects = Vec::new();
     for bits in PATH_BITS {

@@ -104,14 +104,34 @@ pub fn build_examples() -> Result<(), CompileError> {
 
 /// Compiles the programs of `examples/`; returns the objects.
 pub fn examples() -> Result<Vec<PathBuf>, CompileError> {
-    let compiler = Compiler {
+    compile_all("examples")
+}
+
+/// Compiles the programs of tests; returns the folder with the objects.
+pub fn test_programs() -> Result<PathBuf, CompileError> {
+    compile_all("tests/programs")?;
+    Ok(objects())
+}
+
+/// How our own programs are compiled.
+pub fn own_compiler() -> Compiler {
+    Compiler {
         root: workspace().to_owned(),
         includes: Vec::new(),
         flags: vec!["-Wall", "-Wextra", "-Werror"],
-    };
-    let objects = target_dir().join("bpf");
+    }
+}
+
+/// Where the objects of our own programs go.
+pub fn objects() -> PathBuf {
+    target_dir().join("bpf")
+}
+
+fn compile_all(folder: &str) -> Result<Vec<PathBuf>, CompileError> {
+    let compiler = own_compiler();
+    let objects = objects();
     fs::create_dir_all(&objects).map_err(at(&objects))?;
-    sources(&workspace().join("examples"))?
+    sources(&workspace().join(folder))?
         .iter()
         .map(|source| {
             let name = source.file_name().unwrap_or(source.as_os_str());

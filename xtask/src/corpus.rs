@@ -128,6 +128,12 @@ pub fn build() -> Result<(), CorpusError> {
     Ok(())
 }
 
+/// The parts of a kernel's source that the corpus was made from.
+pub fn linux_source() -> Result<PathBuf, CorpusError> {
+    let cache = default_cache()?;
+    selftests::linux_source(&Apt::open(&cache)?, &folder(&cache))
+}
+
 /// The objects in one of Debian's packages, with absolute paths.
 pub fn debian_objects(package: &'static str) -> Result<Vec<CorpusObject>, CorpusError> {
     let cache = default_cache()?;

@@ -8,6 +8,7 @@ mod bpf;
 mod corpus;
 mod demo;
 mod header;
+mod kernel;
 mod packages;
 mod paths;
 mod run;
@@ -67,7 +68,7 @@ fn main() -> ExitCode {
         Command::Corpus(Corpus::Build) => corpus::build().map_err(Into::into),
         Command::Corpus(Corpus::Run(args)) => corpus(&args),
         Command::Bench(Bench::Load) => bench::load(),
-        Command::Test => test::test().map_err(Into::into),
+        Command::Test => test::test(),
         Command::Header { check } => header::header(check).map_err(Into::into),
     };
     match outcome {

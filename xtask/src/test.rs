@@ -1,19 +1,126 @@
-//! `cargo xtask test`: formatting, lints, tests.
+//! `cargo xtask test`: everything that passes before a landing.
 
-use crate::run::{RunError, run};
+use std::error::Error;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Instant;
 
-pub fn test() -> Result<(), RunError> {
+use preverify_lab::{
+    AGENT_VARIABLE, LOADER_VARIABLE, Lab, OBJECTS_VARIABLE, PROBE_VARIABLE, signer,
+};
+use preverify_target::default_cache;
+
+use crate::run::{run, run_command};
+use crate::{artifacts, bpf, corpus, header, kernel, setup};
+
+/// The most that the device's loader may have on disk.
+const LOADER_LIMIT: u64 = 1_200_000;
+
+/// The version of cargo-deny that the checks are written for.
+const DENY_VERSION: &str = "0.20";
+
+/// Runs it all, and stops at what does not pass.
+pub fn test() -> Result<(), Box<dyn Error>> {
+    let start = Instant::now();
+    let stage = |name: &str| println!("\n== [{:>4} s] {name}\n", start.elapsed().as_secs());
+
+    stage("what is needed");
+    setup::setup()?;
+
+    stage("format, lints, generated files, licences");
     run("cargo", &["fmt", "--all", "--check"])?;
+    let clippy = [
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ];
+    run("cargo", &clippy)?;
+    header::header(true)?;
+    deny()?;
+
+    stage("unit tests");
     run(
         "cargo",
-        &[
-            "clippy",
-            "--workspace",
-            "--all-targets",
-            "--",
-            "-D",
-            "warnings",
-        ],
+        &["test", "--workspace", "--exclude", "preverify-lab"],
     )?;
-    run("cargo", &["test", "--workspace", "--lib", "--bins"])
+    run("cargo", &["test", "--package", "preverify-lab", "--lib"])?;
+
+    stage("what runs elsewhere");
+    let binaries = artifacts::binaries()?;
+    let probe = artifacts::probe()?;
+    artifacts::bench()?;
+    artifacts::command(&binaries)?;
+    let size = fs::metadata(&binaries.loader)?.len();
+    println!("preverify-load has {size} bytes (limit {LOADER_LIMIT})");
+    if size >= LOADER_LIMIT {
+        return Err("preverify-load is too large".into());
+    }
+    bpf::examples()?;
+    let objects = bpf::test_programs()?;
+
+    stage("real BPF objects");
+    corpus::build()?;
+
+    stage("the kernel part, for each supported kernel");
+    kernel::check_style(&corpus::linux_source()?)?;
+    for target in kernel::TARGETS {
+        kernel::check(&Lab::with(
+            target,
+            signer()?,
+            binaries.loader.clone(),
+            &mut |stage| {
+                println!("{stage}");
+            },
+        )?)?;
+    }
+
+    stage("tests in virtual machines");
+    run_command(
+        Command::new("cargo")
+            .args([
+                "test",
+                "--package",
+                "preverify-lab",
+                "--tests",
+                "--",
+                "--test-threads=2",
+            ])
+            .env(AGENT_VARIABLE, &binaries.agent)
+            .env(LOADER_VARIABLE, &binaries.loader)
+            .env(PROBE_VARIABLE, &probe)
+            .env(OBJECTS_VARIABLE, &objects),
+    )?;
+
+    stage("the sample of real objects: verified, proved, loaded, run");
+    corpus::run(&corpus::RunArgs::sample(), &binaries.lab(signer()?)?)?;
+
+    stage("all passed");
+    Ok(())
+}
+
+/// Checks what we depend on. The advisories' database is elsewhere: `cargo deny check advisories` needs it.
+fn deny() -> Result<(), Box<dyn Error>> {
+    let root = default_cache()?.join("tools");
+    let deny: PathBuf = root.join("bin/cargo-deny");
+    if !deny.exists() {
+        println!("building cargo-deny {DENY_VERSION} in {}", root.display());
+        run_command(
+            Command::new("cargo")
+                .args(["install", "--quiet", "--locked", "cargo-deny"])
+                .args(["--version", DENY_VERSION, "--root"])
+                .arg(&root),
+        )?;
+    }
+    run_command(Command::new(deny).args([
+        "check",
+        "--hide-inclusion-graph",
+        "bans",
+        "licenses",
+        "sources",
+    ]))?;
+    Ok(())
 }

@@ -181,6 +181,11 @@ impl Target {
         self.kernel.image()
     }
 
+    /// What kernel modules are built against.
+    pub fn headers(&self) -> PathBuf {
+        self.kernel.headers()
+    }
+
     /// The number of snapshots, each with another layout of the kernel's addresses.
     pub fn layouts(&self) -> usize {
         layouts::COUNT

@@ -38,6 +38,16 @@ pub struct Args {
     sample: bool,
 }
 
+impl Args {
+    /// The fixed sample.
+    pub fn sample() -> Self {
+        Self {
+            filter: Vec::new(),
+            sample: true,
+        }
+    }
+}
+
 /// The corpus could not be run: nothing is said about any object.
 #[derive(Debug, thiserror::Error)]
 pub enum RunCorpusError {

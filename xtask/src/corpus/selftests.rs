@@ -97,6 +97,12 @@ pub(super) fn compile(apt: &Apt, corpus: &Path) -> Result<Selftests, CorpusError
     Ok(selftests)
 }
 
+/// Where the parts of the kernel's source are that selftests need.
+pub(super) fn linux_source(apt: &Apt, corpus: &Path) -> Result<PathBuf, CorpusError> {
+    let [source, headers] = download(apt, corpus)?;
+    Ok(Linux::at(corpus, &source, &headers).source)
+}
+
 fn download(apt: &Apt, corpus: &Path) -> Result<[Deb; 2], CorpusError> {
     let headers = apt.meant_by(HEADERS_PACKAGE)?;
     let debs = apt.download(&[SOURCE_PACKAGE, &headers], &debs(corpus))?;
@@ -173,12 +179,16 @@ struct Linux {
 }
 
 impl Linux {
-    fn prepare(corpus: &Path, source: &Deb, headers: &Deb) -> Result<Self, CorpusError> {
+    fn at(corpus: &Path, source: &Deb, headers: &Deb) -> Self {
         let folder = corpus.join("linux");
-        let linux = Self {
+        Self {
             source: folder.join(&source.stem),
             generated: folder.join(format!("{}.generated", headers.stem)),
-        };
+        }
+    }
+
+    fn prepare(corpus: &Path, source: &Deb, headers: &Deb) -> Result<Self, CorpusError> {
+        let linux = Self::at(corpus, source, headers);
         linux.unpack_source(source)?;
         linux.make_bpftool()?;
         let headers_contents = debian::unpack(headers, &unpacked(corpus))?;

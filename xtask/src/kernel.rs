@@ -1,0 +1,118 @@
+//! The kernel part as kernel developers look at it: every warning that the kernel's build has, sparse, and checkpatch,
+//! for each supported kernel.
+
+use std::error::Error;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use preverify_lab::Lab;
+
+use crate::paths::{target_dir, workspace};
+use crate::run::run_command;
+
+/// One target for each supported series.
+pub const TARGETS: [&str; 2] = [preverify_lab::TARGET, "debian:6.1-cloud-amd64"];
+
+/// The most that the device's module may occupy in a kernel: text and data.
+const MODULE_LIMIT: u64 = 40_000;
+
+/// Builds both modules with all warnings, which are errors here, for the kernel of a laboratory.
+pub fn check(lab: &Lab) -> Result<(), Box<dyn Error>> {
+    let release = &lab.target.facts().release;
+    // The kernel's build writes beside the sources.
+    let folder = target_dir().join("kernel").join(release);
+    if folder.exists() {
+        fs::remove_dir_all(&folder)?;
+    }
+    copy(&workspace().join("kernel"), &folder)?;
+    let mut kdir = std::ffi::OsString::from("KDIR=");
+    kdir.push(lab.target.headers());
+    let mut make = Command::new("make");
+    make.arg("--directory")
+        .arg(&folder)
+        .arg("--jobs=2")
+        .arg(kdir)
+        .args(["W=1", "C=2", "CF=-D__CHECK_ENDIAN__"]);
+    let output = make.output()?;
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    let complaints: Vec<_> = text
+        .lines()
+        .filter(|line| line.contains("warning:") || line.contains("error:"))
+        .collect();
+    if !output.status.success() || !complaints.is_empty() {
+        return Err(format!("the kernel part for {release}:\n{text}").into());
+    }
+    let module = folder.join("bpf_preverified.ko");
+    let size = text_and_data(&module)?;
+    println!(
+        "kernel part for {release}: no warning of gcc (W=1) and sparse; the device's module has {size} bytes of text \
+         and data (limit {MODULE_LIMIT})"
+    );
+    match size < MODULE_LIMIT {
+        true => Ok(()),
+        false => Err("the device's module is too large".into()),
+    }
+}
+
+/// Checks the style of what is not generated, with the script of a kernel's source.
+pub fn check_style(linux: &Path) -> Result<(), Box<dyn Error>> {
+    let folder = workspace().join("kernel");
+    let mut files = Vec::new();
+    sources(&folder, &mut files)?;
+    run_command(
+        Command::new("perl")
+            .arg(linux.join("scripts/checkpatch.pl"))
+            .args(["--quiet", "--terse", "--file"])
+            .args(&files)
+            // The options are in .checkpatch.conf there.
+            .current_dir(&folder),
+    )?;
+    println!("checkpatch: {} files, nothing to say", files.len());
+    Ok(())
+}
+
+fn sources(folder: &Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let extension = path.extension().and_then(std::ffi::OsStr::to_str);
+        // What lies in include/ is generated.
+        if path.is_dir() && !path.ends_with("include") {
+            sources(&path, files)?;
+        } else if matches!(extension, Some("c" | "h")) && !path.ends_with("include") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(())
+}
+
+fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let path = entry?.path();
+        let Some(name) = path.file_name() else {
+            continue;
+        };
+        match path.is_dir() {
+            true => copy(&path, &to.join(name))?,
+            false => fs::copy(&path, to.join(name)).map(drop)?,
+        }
+    }
+    Ok(())
+}
+
+/// What `size` says of a module: text, and data with what is zero at first.
+fn text_and_data(module: &Path) -> Result<u64, Box<dyn Error>> {
+    let output = Command::new("size").arg(module).output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let numbers = text.lines().nth(1).unwrap_or_default();
+    let mut sum = 0;
+    for number in numbers.split_whitespace().take(3) {
+        sum += number.parse::<u64>()?;
+    }
+    match output.status.success() && sum > 0 {
+        true => Ok(sum),
+        false => Err(format!("`size` says nothing about {}", module.display()).into()),
+    }
+}
