@@ -28,6 +28,8 @@ enum Command {
     Demo,
     /// Installs the Debian packages that are needed and missing, after saying which and why.
     Setup,
+    /// Builds `preverify`, with its agent beside it, and the static `preverify-load`, and says where they are.
+    Build,
     /// Compiles the programs of `examples/` into `target/bpf/`.
     Examples,
     /// Real BPF objects to test on.
@@ -64,6 +66,7 @@ fn main() -> ExitCode {
     let outcome: Result<(), Box<dyn Error>> = match Command::parse() {
         Command::Demo => demo::demo(),
         Command::Setup => setup::setup().map_err(Into::into),
+        Command::Build => build(),
         Command::Examples => bpf::build_examples().map_err(Into::into),
         Command::Corpus(Corpus::Build) => corpus::build().map_err(Into::into),
         Command::Corpus(Corpus::Run(args)) => corpus(&args),
@@ -78,6 +81,13 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn build() -> Result<(), Box<dyn Error>> {
+    let binaries = artifacts::binaries()?;
+    let preverify = artifacts::command(&binaries)?;
+    println!("{}\n{}", preverify.display(), binaries.loader.display());
+    Ok(())
 }
 
 fn corpus(args: &corpus::RunArgs) -> Result<(), Box<dyn Error>> {

@@ -168,6 +168,7 @@ fn list(store: &Store, as_json: bool) -> Result<(), TargetError> {
 fn show(target: &Target, as_json: bool) -> Result<(), TargetError> {
     let (facts, hardware, sizes) = (target.facts(), target.hardware(), target.sizes()?);
     let words = fingerprint_words(&facts.fingerprint, facts.return_thunk.as_deref());
+    let device_module = target.device_module()?;
     if as_json {
         let words: Value = words
             .into_iter()
@@ -176,6 +177,7 @@ fn show(target: &Target, as_json: bool) -> Result<(), TargetError> {
         let shown = json!({
             "name": target.name(),
             "kernel": target.kernel(),
+            "device-module": device_module,
             "facts": facts,
             "fingerprint-words": words,
             "hardware": hardware,
@@ -191,6 +193,7 @@ fn show(target: &Target, as_json: bool) -> Result<(), TargetError> {
     line("version", &facts.version);
     line("build id", &facts.build_id_text());
     line("kernel", &target.kernel().display().to_string());
+    line("device module", &device_module.display().to_string());
     line("CPU", &hardware.cpu);
     line("command line", &facts.command_line);
     line("memory", &format!("{} MiB", hardware.memory_mib));
