@@ -11,6 +11,9 @@
 
 #define EAGAIN 11
 
+/* Headers from before Linux 6.2 do not have it. */
+#define MAP_TYPE_CGRP_STORAGE 32
+
 /* Where each program leaves what it found. */
 enum finding {
 	FOUND_QUEUE,
@@ -463,7 +466,7 @@ struct {
 } of_task SEC(".maps");
 
 struct {
-	__uint(type, BPF_MAP_TYPE_CGRP_STORAGE);
+	__uint(type, MAP_TYPE_CGRP_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, int);
 	__type(value, __u64);
@@ -534,6 +537,7 @@ int BPF_PROG(opened, struct file *file)
 	__u64 *times, *most, zero = 0;
 	__u32 key = FOUND_OPENED;
 
+	(void)ctx;
 	times = bpf_inode_storage_get(&of_inode, file->f_inode, &zero,
 				      BPF_LOCAL_STORAGE_GET_F_CREATE);
 	most = bpf_map_lookup_elem(&found, &key);
