@@ -5,6 +5,12 @@
 
 use core::fmt;
 
+use crate::manifest::{
+    JIT_X86_BMI2, JIT_X86_CALL_DEPTH, JIT_X86_IBT, JIT_X86_INDIRECT_THUNK_ITS, JIT_X86_RETHUNK,
+    JIT_X86_RETPOLINE, JIT_X86_RETPOLINE_LFENCE, POLICY_BYPASS_SPEC_V1, POLICY_BYPASS_SPEC_V4,
+    POLICY_READ_KERNEL, POLICY_WRITE_USER,
+};
+
 /// `enum bpf_prog_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProgramType(pub u32);
@@ -204,5 +210,74 @@ impl MapType {
     /// Whether the values are maps.
     pub fn holds_maps(self) -> bool {
         [Self::ARRAY_OF_MAPS, Self::HASH_OF_MAPS].contains(&self)
+    }
+}
+
+/// An ELF machine number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Architecture(pub u32);
+
+impl fmt::Display for Architecture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            62 => f.pad("x86_64"),
+            other => write!(f, "ELF machine {other}"),
+        }
+    }
+}
+
+/// Bits of a fingerprint: the names of those that are set, and what has no name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bits {
+    bits: u64,
+    names: &'static [(u64, &'static str)],
+}
+
+impl Bits {
+    /// The `JIT_X86_*` bits.
+    pub fn jit_x86(bits: u64) -> Self {
+        Self {
+            bits,
+            names: &[
+                (JIT_X86_BMI2, "BMI2"),
+                (JIT_X86_RETPOLINE, "retpolines"),
+                (JIT_X86_RETPOLINE_LFENCE, "lfence retpolines"),
+                (JIT_X86_INDIRECT_THUNK_ITS, "ITS thunks"),
+                (JIT_X86_CALL_DEPTH, "call depth tracking"),
+                (JIT_X86_RETHUNK, "return thunks"),
+                (JIT_X86_IBT, "indirect branch tracking"),
+            ],
+        }
+    }
+
+    /// The `POLICY_*` bits.
+    pub fn policy(bits: u64) -> Self {
+        Self {
+            bits,
+            names: &[
+                (POLICY_BYPASS_SPEC_V1, "no guards against Spectre v1"),
+                (POLICY_BYPASS_SPEC_V4, "no guards against Spectre v4"),
+                (POLICY_READ_KERNEL, "may read kernel memory"),
+                (POLICY_WRITE_USER, "may write user memory"),
+            ],
+        }
+    }
+}
+
+impl fmt::Display for Bits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let set = self.names.iter().filter(|(bit, _)| self.bits & bit != 0);
+        let mut rest = self.bits;
+        let mut separator = "";
+        for (bit, name) in set {
+            write!(f, "{separator}{name}")?;
+            rest &= !bit;
+            separator = ", ";
+        }
+        match (rest, separator) {
+            (0, "") => f.write_str("plain"),
+            (0, _) => Ok(()),
+            _ => write!(f, "{separator}unknown bits {rest:#x}"),
+        }
     }
 }

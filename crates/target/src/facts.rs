@@ -3,11 +3,8 @@
 use std::collections::BTreeMap;
 
 use preverify_abi::ioctl::Info;
-use preverify_abi::manifest::{
-    Fingerprint, JIT_X86_BMI2, JIT_X86_CALL_DEPTH, JIT_X86_IBT, JIT_X86_INDIRECT_THUNK_ITS,
-    JIT_X86_RETHUNK, JIT_X86_RETPOLINE, JIT_X86_RETPOLINE_LFENCE, POLICY_BYPASS_SPEC_V1,
-    POLICY_BYPASS_SPEC_V4, POLICY_READ_KERNEL, POLICY_WRITE_USER,
-};
+use preverify_abi::kinds::{Architecture, Bits};
+use preverify_abi::manifest::Fingerprint;
 use serde::{Deserialize, Serialize};
 
 use crate::files::hex;
@@ -81,10 +78,6 @@ pub fn fingerprint_words(
     fingerprint: &Fingerprint,
     return_thunk: Option<&str>,
 ) -> Vec<(&'static str, String)> {
-    let architecture = match fingerprint.arch.get() {
-        62 => "x86_64".to_owned(),
-        other => format!("ELF machine {other}"),
-    };
     let returns = match (fingerprint.return_thunk.get(), return_thunk) {
         (0, _) => "plain".to_owned(),
         (_, Some(name)) => format!("through {name}"),
@@ -95,52 +88,25 @@ pub fn fingerprint_words(
         mode => format!("mode {mode}"),
     };
     vec![
-        ("architecture", architecture),
+        (
+            "architecture",
+            Architecture(fingerprint.arch.get()).to_string(),
+        ),
         ("page size", format!("2^{}", fingerprint.page_shift)),
         ("address bits", fingerprint.va_bits.to_string()),
         ("CPUs at most", fingerprint.cpu_limit.to_string()),
-        ("JIT", bits(fingerprint.jit_flags.get(), JIT)),
-        ("verifier", bits(fingerprint.policy.get(), POLICY)),
+        (
+            "JIT",
+            Bits::jit_x86(fingerprint.jit_flags.get()).to_string(),
+        ),
+        (
+            "verifier",
+            Bits::policy(fingerprint.policy.get()).to_string(),
+        ),
         ("returns", returns),
         ("JIT hardening", fingerprint.jit_harden.to_string()),
         ("CFI", cfi),
     ]
-}
-
-const JIT: &[(u64, &str)] = &[
-    (JIT_X86_BMI2, "BMI2"),
-    (JIT_X86_RETPOLINE, "retpolines"),
-    (JIT_X86_RETPOLINE_LFENCE, "lfence retpolines"),
-    (JIT_X86_INDIRECT_THUNK_ITS, "ITS thunks"),
-    (JIT_X86_CALL_DEPTH, "call depth tracking"),
-    (JIT_X86_RETHUNK, "return thunks"),
-    (JIT_X86_IBT, "indirect branch tracking"),
-];
-
-const POLICY: &[(u64, &str)] = &[
-    (POLICY_BYPASS_SPEC_V1, "no guards against Spectre v1"),
-    (POLICY_BYPASS_SPEC_V4, "no guards against Spectre v4"),
-    (POLICY_READ_KERNEL, "may read kernel memory"),
-    (POLICY_WRITE_USER, "may write user memory"),
-];
-
-fn bits(value: u64, names: &[(u64, &str)]) -> String {
-    let mut words: Vec<String> = Vec::new();
-    let mut rest = value;
-    for (bit, name) in names {
-        if value & bit != 0 {
-            words.push((*name).to_owned());
-            rest &= !bit;
-        }
-    }
-    if rest != 0 {
-        words.push(format!("unknown bits {rest:#x}"));
-    }
-    if words.is_empty() {
-        "plain".to_owned()
-    } else {
-        words.join(", ")
-    }
 }
 
 mod hexadecimal {

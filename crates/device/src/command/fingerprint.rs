@@ -3,11 +3,8 @@
 use std::io::Write;
 
 use preverify_abi::ioctl::Info;
-use preverify_abi::manifest::{
-    Fingerprint, JIT_X86_BMI2, JIT_X86_CALL_DEPTH, JIT_X86_IBT, JIT_X86_INDIRECT_THUNK_ITS,
-    JIT_X86_RETHUNK, JIT_X86_RETPOLINE, JIT_X86_RETPOLINE_LFENCE, POLICY_BYPASS_SPEC_V1,
-    POLICY_BYPASS_SPEC_V4, POLICY_READ_KERNEL, POLICY_WRITE_USER,
-};
+use preverify_abi::kinds::{Architecture, Bits};
+use preverify_abi::manifest::Fingerprint;
 use preverify_device::Device;
 
 use super::{CommandError, hexadecimal};
@@ -74,12 +71,21 @@ fn as_text(info: &Info) -> String {
     [
         ("kernel part", format!("version {}", info.abi_version)),
         ("build id", build_id(info)),
-        ("architecture", architecture(fingerprint.arch.get())),
+        (
+            "architecture",
+            Architecture(fingerprint.arch.get()).to_string(),
+        ),
         ("page size", format!("2^{}", fingerprint.page_shift)),
         ("address bits", fingerprint.va_bits.to_string()),
         ("CPUs at most", fingerprint.cpu_limit.to_string()),
-        ("JIT", words(fingerprint.jit_flags.get(), &JIT_X86)),
-        ("verifier", words(fingerprint.policy.get(), &POLICY)),
+        (
+            "JIT",
+            Bits::jit_x86(fingerprint.jit_flags.get()).to_string(),
+        ),
+        (
+            "verifier",
+            Bits::policy(fingerprint.policy.get()).to_string(),
+        ),
         ("returns", returns),
         ("JIT hardening", fingerprint.jit_harden.to_string()),
         ("CFI", cfi),
@@ -88,51 +94,9 @@ fn as_text(info: &Info) -> String {
     .join("\n")
 }
 
-fn architecture(number: u32) -> String {
-    match number {
-        62 => "x86_64".to_owned(),
-        other => format!("ELF machine {other}"),
-    }
-}
-
-const JIT_X86: [(u64, &str); 7] = [
-    (JIT_X86_BMI2, "BMI2"),
-    (JIT_X86_RETPOLINE, "retpolines"),
-    (JIT_X86_RETPOLINE_LFENCE, "lfence retpolines"),
-    (JIT_X86_INDIRECT_THUNK_ITS, "ITS thunks"),
-    (JIT_X86_CALL_DEPTH, "call depth tracking"),
-    (JIT_X86_RETHUNK, "return thunks"),
-    (JIT_X86_IBT, "indirect branch tracking"),
-];
-
-const POLICY: [(u64, &str); 4] = [
-    (POLICY_BYPASS_SPEC_V1, "no guards against Spectre v1"),
-    (POLICY_BYPASS_SPEC_V4, "no guards against Spectre v4"),
-    (POLICY_READ_KERNEL, "may read kernel memory"),
-    (POLICY_WRITE_USER, "may write user memory"),
-];
-
-/// The names of the bits that are set, and what has no name.
-fn words(bits: u64, names: &[(u64, &str)]) -> String {
-    let (mut words, mut rest) = (Vec::new(), bits);
-    for (bit, name) in names {
-        if bits & bit != 0 {
-            words.push((*name).to_owned());
-            rest &= !bit;
-        }
-    }
-    if rest != 0 {
-        words.push(format!("unknown bits {rest:#x}"));
-    }
-    if words.is_empty() {
-        "plain".to_owned()
-    } else {
-        words.join(", ")
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use preverify_abi::manifest::{JIT_X86_BMI2, JIT_X86_RETHUNK};
     use zerocopy::FromZeros;
 
     use super::*;
