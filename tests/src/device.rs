@@ -65,6 +65,14 @@ pub enum DeviceError {
     /// Questions or answers cannot be read.
     #[error("the probe's questions or answers: {0}")]
     Probe(#[from] FrameError),
+    /// The loader did not show a map as it says it does.
+    #[error("the dump of {path} cannot be read:\n{text}")]
+    Dump {
+        /// Where the map is pinned.
+        path: String,
+        /// The dump.
+        text: String,
+    },
     /// The kernel complained.
     #[error("the device's kernel complains:\n{0}")]
     Unhealthy(String),

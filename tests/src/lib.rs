@@ -6,9 +6,11 @@
 #![forbid(unsafe_code)]
 
 mod device;
+mod dump;
 mod lab;
 
 pub use device::{BUSYBOX, Device, DeviceError, LOADER, PROBE, pinned};
+pub use dump::{Entry, number};
 pub use lab::{
     LOADER_VARIABLE, Lab, LabError, OBJECTS_VARIABLE, PROBE_VARIABLE, TARGET, busybox, file,
     object, signer,
