@@ -62,7 +62,7 @@ fn why_not(kind: MapType) -> Option<&'static str> {
 }
 
 /// All keys with their values. Entries that come and go meanwhile may be missing or doubled, and
-/// there are never more than the map can hold.
+/// there are never more than the map can hold, if it has a limit: storages of cgroups have none.
 struct Entries<'a> {
     map: &'a MapHandle,
     key: Option<Vec<u8>>,
@@ -74,7 +74,10 @@ impl<'a> Entries<'a> {
         Self {
             map,
             key: None,
-            left: map.info().max_entries,
+            left: match map.info().max_entries {
+                0 => u32::MAX,
+                limit => limit,
+            },
         }
     }
 }
