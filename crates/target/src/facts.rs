@@ -149,6 +149,8 @@ mod fingerprint_bytes {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use preverify_abi::manifest::{JIT_X86_BMI2, JIT_X86_RETPOLINE};
+
     use super::*;
 
     pub(crate) fn sample() -> Facts {
