@@ -92,6 +92,17 @@ fn inputs_decide_what_is_built() {
     assert!(text.contains("unheard_of"), "{text}");
 }
 
+#[test]
+fn kernel_modules_come_before_the_object() {
+    let lab = Lab::new().unwrap();
+    let mut object = object("inputs").unwrap();
+    object.inputs.modules = vec!["nf_conntrack".into()];
+    lab.verify(&object).unwrap();
+    object.inputs.modules = vec!["no_such_module".into()];
+    let text = lab.verify(&object).unwrap_err().to_string();
+    assert!(text.contains("no_such_module"), "{text}");
+}
+
 /// The same on the other supported series.
 #[test]
 fn linux_6_1_goes_the_whole_way() {

@@ -40,6 +40,14 @@ pub enum BuildError {
         /// What it said.
         message: String,
     },
+    /// A kernel module that the inputs name cannot be read.
+    #[error("cannot read the kernel module {}: {source}", file.display())]
+    Module {
+        /// Its file.
+        file: std::path::PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// The kernel's symbols cannot be used.
     #[error(transparent)]
     Symbols(#[from] SymbolsError),

@@ -1,6 +1,7 @@
 //! Two boots of a target's kernel, and what they make of an object.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::thread;
 use std::time::Duration;
 
@@ -97,6 +98,10 @@ impl<'a> Verifier<'a> {
         stage: &mut dyn FnMut(Stage),
     ) -> Result<Verified, BuildError> {
         stage(Stage::Verify);
+        let modules = self.module_files(object)?;
+        for boot in &mut self.boots {
+            boot.write_files(&modules)?;
+        }
         let [first, second] = &mut self.boots;
         let (loaded, again) = thread::scope(|scope| {
             let again =
@@ -133,6 +138,21 @@ impl<'a> Verifier<'a> {
             loaded,
             programs,
         })
+    }
+
+    /// The kernel modules that an object's inputs name, with all that they depend on, as files for the guests.
+    fn module_files(&self, object: &Object) -> Result<Vec<(String, Vec<u8>)>, BuildError> {
+        let names: Vec<_> = object.inputs.modules.iter().map(String::as_str).collect();
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let files = self.target.module_files(&names)?.into_iter();
+        files
+            .map(|(path, file)| match fs::read(&file) {
+                Ok(contents) => Ok((path, contents)),
+                Err(source) => Err(BuildError::Module { file, source }),
+            })
+            .collect()
     }
 
     /// The proved images of all programs, or what is wrong with all that have none.
@@ -195,6 +215,18 @@ impl Boot {
             other => return Err(unexpected("its greeting", &other)),
         }
         Ok(boot)
+    }
+
+    fn write_files(&mut self, files: &[(String, Vec<u8>)]) -> Result<(), BuildError> {
+        for (path, contents) in files {
+            let request = Request::WriteFile {
+                path: path.clone(),
+                mode: 0o644,
+                contents: contents.clone(),
+            };
+            self.request(&request, ANSWER_MARGIN)?;
+        }
+        Ok(())
     }
 
     fn load(&mut self, object: &Object, time_limit: Duration) -> Result<LoadReply, BuildError> {
