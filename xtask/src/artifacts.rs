@@ -9,7 +9,7 @@ use std::process::Command;
 use preverify_bundle::Signer;
 use preverify_lab::{Lab, LabError, TARGET};
 
-use crate::paths::target_dir;
+use crate::paths::{target_dir, workspace};
 use crate::run::{RunError, run_command};
 
 /// The triple that static binaries are built for. Naming it keeps the flags for static linking
@@ -70,16 +70,21 @@ fn put_beside(program: &Path, agent: &Path) -> Result<(), RunError> {
         .map_err(file_error(&beside))
 }
 
-/// Builds a static binary for a machine without libraries.
+/// Builds a static binary for a machine without libraries. The linker leaves out what unwinding
+/// would need, and packs the addresses that the binary relocates at its start: an eighth of the
+/// size together.
 fn build_static(package: &str, binary: &str) -> Result<PathBuf, RunError> {
+    let script = workspace().join("xtask/no-unwinding.ld");
     run_command(
         cargo()
             .env(
                 "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS",
                 "-C target-feature=+crt-static",
             )
-            .args(["build", "--profile", "small", "--target", STATIC_TRIPLE])
-            .args(["--package", package, "--bin", binary]),
+            .args(["rustc", "--profile", "small", "--target", STATIC_TRIPLE])
+            .args(["--package", package, "--bin", binary, "--"])
+            .arg("-Clink-arg=-Wl,--no-eh-frame-hdr,-z,pack-relative-relocs")
+            .arg(format!("-Clink-arg=-T{}", script.display())),
     )?;
     Ok(target_dir().join(STATIC_TRIPLE).join("small").join(binary))
 }

@@ -12,7 +12,7 @@ use preverify_lab::{
 use preverify_target::default_cache;
 
 use crate::run::{run, run_command};
-use crate::{artifacts, bpf, corpus, header, kernel, setup};
+use crate::{artifacts, bpf, corpus, demo, header, kernel, setup};
 
 /// The most that the device's loader may have on disk.
 const LOADER_LIMIT: u64 = 1_200_000;
@@ -52,8 +52,6 @@ pub fn test() -> Result<(), Box<dyn Error>> {
     stage("what runs elsewhere");
     let binaries = artifacts::binaries()?;
     let probe = artifacts::probe()?;
-    artifacts::bench()?;
-    artifacts::command(&binaries)?;
     let size = fs::metadata(&binaries.loader)?.len();
     println!("preverify-load has {size} bytes (limit {LOADER_LIMIT})");
     if size >= LOADER_LIMIT {
@@ -97,6 +95,9 @@ pub fn test() -> Result<(), Box<dyn Error>> {
 
     stage("the sample of real objects: verified, proved, loaded, run");
     corpus::run(&corpus::RunArgs::sample(), &binaries.lab(signer()?)?)?;
+
+    stage("the demo");
+    demo::demo()?;
 
     stage("all passed");
     Ok(())
