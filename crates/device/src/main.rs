@@ -1,11 +1,7 @@
 //! `preverify-load`, the device's command.
 //!
-//! Devices have no libraries to rely on, so it is built as a static binary:
-//!
-//! ```text
-//! CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS="-C target-feature=+crt-static" \
-//!     cargo build -p preverify-device --bin preverify-load --profile small --target x86_64-unknown-linux-gnu
-//! ```
+//! Devices have no libraries to rely on and little space, so it is a small static binary:
+//! `cargo xtask build` makes it.
 
 #![forbid(unsafe_code)]
 

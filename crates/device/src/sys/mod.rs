@@ -11,6 +11,7 @@ pub mod mapping;
 pub mod net;
 pub mod perf;
 pub mod signals;
+mod stack;
 pub mod statfs;
 
 use std::io;

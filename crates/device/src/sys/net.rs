@@ -4,21 +4,37 @@
     reason = "sizes and constants of the ABI, all small"
 )]
 
-use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixDatagram;
 
 use super::{check, own};
 
-/// The number of a network interface.
+/// The number of a network interface. (`if_nametoindex` would do, but comes with all that lists
+/// interfaces through netlink: 19 kB of a static binary.)
 pub fn interface_index(name: &str) -> io::Result<u32> {
-    let name = CString::new(name)
-        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "a zero byte in a name"))?;
-    // SAFETY: the string is terminated.
-    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
-        0 => Err(io::Error::last_os_error()),
-        index => Ok(index),
+    // SAFETY: all bytes zero are a valid ifreq.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // A zero byte ends it.
+    if name.len() >= request.ifr_name.len() || name.contains('\0') {
+        return Err(io::Error::from_raw_os_error(libc::ENODEV));
     }
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    // Any socket will do.
+    let socket = UnixDatagram::unbound()?;
+    // SAFETY: the command reads and writes an ifreq.
+    let returned = unsafe {
+        libc::ioctl(
+            socket.as_raw_fd(),
+            libc::SIOCGIFINDEX as _, // an int with some C libraries
+            &raw mut request,
+        )
+    };
+    check(libc::c_long::from(returned))?;
+    // SAFETY: this field is the one that the kernel has set.
+    Ok(unsafe { request.ifr_ifru.ifru_ifindex }.cast_unsigned())
 }
 
 /// A socket that sees all packets, of one interface or of every one.
@@ -65,4 +81,44 @@ pub fn attach_filter(socket: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Res
         )
     };
     check(libc::c_long::from(returned)).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn interfaces_have_the_numbers_that_sysfs_shows() {
+        for entry in fs::read_dir("/sys/class/net").unwrap() {
+            let entry = entry.unwrap();
+            // Drivers put files there, too.
+            let Ok(expected) = fs::read_to_string(entry.path().join("ifindex")) else {
+                continue;
+            };
+            let name = entry.file_name().into_string().unwrap();
+            assert_eq!(
+                interface_index(&name).unwrap().to_string(),
+                expected.trim(),
+                "{name}"
+            );
+        }
+        // It always is the first.
+        assert_eq!(interface_index("lo").unwrap(), 1);
+    }
+
+    #[test]
+    fn what_names_no_interface_is_no_device() {
+        for name in [
+            "",
+            "no-such-device",
+            "fifteen-and-one",
+            "fifteen-and-more",
+            "lo\0",
+        ] {
+            let error = interface_index(name).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::ENODEV), "{name:?}");
+        }
+    }
 }
