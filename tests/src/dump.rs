@@ -1,4 +1,4 @@
-//! What maps on a device hold, as `preverify-load map dump --json` tells it.
+//! What maps on a device hold and what programs send, as `preverify-load` tells it with `--json`.
 
 use serde_json::Value;
 
@@ -23,6 +23,27 @@ impl Entry {
     pub fn sum(&self) -> u64 {
         self.values.iter().map(|value| number(value)).sum()
     }
+}
+
+/// An event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// The CPU that sent it, if the buffer knows.
+    pub cpu: Option<u64>,
+    /// What was sent.
+    pub bytes: Vec<u8>,
+}
+
+/// The events in what `preverify-load events --json` wrote; none if it is not that, or tells of lost events.
+pub fn events(text: &str) -> Option<Vec<Event>> {
+    let event = |line: &str| {
+        let event: Value = serde_json::from_str(line).ok()?;
+        Some(Event {
+            cpu: event.get("cpu").and_then(Value::as_u64),
+            bytes: bytes(event.get("bytes")?)?,
+        })
+    };
+    text.lines().map(event).collect()
 }
 
 /// What lies in memory at the beginning of `bytes`: a number of up to eight of them.
@@ -72,7 +93,7 @@ fn entry(entry: &Value) -> Option<Entry> {
 }
 
 /// Bytes in hexadecimal digits.
-pub(crate) fn bytes(text: &Value) -> Option<Vec<u8>> {
+fn bytes(text: &Value) -> Option<Vec<u8>> {
     let text = text.as_str()?;
     (0..text.len())
         .step_by(2)
@@ -94,5 +115,14 @@ mod tests {
         for damaged in ["", "{}", "[{}]", r#"[{"key":"0","value":"00"}]"#] {
             assert_eq!(parse(damaged), None, "{damaged}");
         }
+    }
+
+    #[test]
+    fn events_are_read() {
+        let text = "{\"bytes\":\"6162\"}\n{\"cpu\":3,\"bytes\":\"\"}\n";
+        let found = events(text).unwrap();
+        assert_eq!((found[0].cpu, &found[0].bytes[..]), (None, &b"ab"[..]));
+        assert_eq!((found[1].cpu, &found[1].bytes[..]), (Some(3), &b""[..]));
+        assert_eq!(events("{\"cpu\":3,\"lost\":5}\n"), None);
     }
 }

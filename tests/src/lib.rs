@@ -10,7 +10,7 @@ mod dump;
 mod lab;
 
 pub use device::{BUSYBOX, Device, DeviceError, LOADER, PROBE, pinned};
-pub use dump::{Entry, number};
+pub use dump::{Entry, Event, events, number};
 pub use lab::{
     LOADER_VARIABLE, Lab, LabError, OBJECTS_VARIABLE, PROBE_VARIABLE, TARGET, busybox, file,
     object, signer,
