@@ -48,7 +48,8 @@ pub const RUN: &str = "\
 preverify-load run BUNDLE [--attach [PROGRAM=]WHERE]... [--pin DIR]
 
 Loads and attaches programs, says where, stays until SIGINT or SIGTERM, then detaches them. If
-anything fails, nothing stays.
+anything fails, nothing stays. If it is killed otherwise, the kernel detaches what is not pinned, but for
+programs at a network interface's ingress or egress before Linux 6.6: `tc filter del` does it then.
 
     --attach [PROGRAM=]WHERE  attach this program, and load only what is attached; PROGRAM may be left
                               out if the bundle has one program. Without --attach, all programs are

@@ -115,8 +115,8 @@ const MULTI_KPROBES: &[Row] = &[
     ("retmulti", "kretprobe.multi/__x64_sys_sync", Times(1)),
 ];
 
-/// The links of Linux 6.6.
-const TCX: &[Row] = &[
+/// Links since Linux 6.6, filters of traffic control before that.
+const PACKETS: &[Row] = &[
     ("tc_ingress", "ingress:lo", AtLeastOnce),
     ("tc_egress", "egress:lo", AtLeastOnce),
 ];
@@ -130,7 +130,7 @@ const NEW: &[Row] = &[
 #[test]
 fn every_place() {
     let mut subject = Subject::new(Lab::new().unwrap(), &["attach", "attach_new"]);
-    let tables = [EVERYWHERE, MULTI_KPROBES, TCX];
+    let tables = [EVERYWHERE, MULTI_KPROBES, PACKETS];
     subject.run_until_terminated(&[("attach", &tables), ("attach_new", &[NEW])]);
 }
 
@@ -138,7 +138,8 @@ fn every_place() {
 fn places_of_linux_6_1() {
     let lab = Lab::of("debian:6.1-cloud-amd64").unwrap();
     let mut subject = Subject::new(lab, &["attach"]);
-    subject.run_until_terminated(&[("attach", &[EVERYWHERE])]);
+    subject.run_until_terminated(&[("attach", &[EVERYWHERE, PACKETS])]);
+    subject.filters_do_not_stay();
 }
 
 struct Subject {
@@ -152,6 +153,7 @@ impl Subject {
             .boot_for_probes(DeviceOptions {
                 cpus: Some(2),
                 network: true,
+                modules: ["sch_ingress", "cls_bpf"].map(str::to_owned).to_vec(),
                 ..DeviceOptions::default()
             })
             .unwrap();
@@ -205,6 +207,20 @@ impl Subject {
             "{pins}"
         );
         self.device.healthy_log().unwrap();
+    }
+
+    /// Nothing would say which filter is to be removed.
+    fn filters_do_not_stay(&mut self) {
+        let (bundle, pins) = (bundle_path("attach"), pins("attach"));
+        let place = "on_tc_ingress=ingress:lo";
+        let command = [LOADER, "load", &bundle, "--pin", &pins, "--attach", place];
+        let reply = self.device.try_run(&command).unwrap();
+        let complaint = String::from_utf8_lossy(&reply.stderr).into_owned();
+        assert_eq!(reply.status, 1, "{complaint}");
+        assert!(complaint.contains("before Linux 6.6"), "{complaint}");
+        let last = self.hits();
+        self.trigger(&[]);
+        assert_eq!(self.hits(), last, "a refused filter runs");
     }
 
     /// Starts a loader; returns its process id when it has attached all.

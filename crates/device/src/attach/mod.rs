@@ -2,6 +2,7 @@
 //! and the few things that have no link.
 
 mod elf;
+mod filter;
 pub mod plan;
 mod probe;
 mod tracing;
@@ -18,6 +19,7 @@ use preverify_bundle::{Program, Target};
 use crate::maps::MapSet;
 use crate::sys::bpf::{self, LinkInfo, LinkOptions, LinkTarget};
 use crate::sys::{cpus, net, perf};
+use filter::Filter;
 use plan::{Direction, Moment, Plan, PlanError, XdpMode};
 
 /// A loaded program to attach.
@@ -48,6 +50,9 @@ enum Part {
         _socket: OwnedFd,
     },
     Map(MapAttachment),
+    Filter {
+        _filter: Filter,
+    },
 }
 
 impl Attachment {
@@ -78,12 +83,18 @@ impl Attachment {
             .collect()
     }
 
-    /// Whether it can outlive this process: with its links pinned, or by itself.
-    pub fn can_stay(&self) -> bool {
-        !self
-            .parts
-            .iter()
-            .any(|part| matches!(part, Part::Socket { .. }))
+    /// Why it cannot outlive this process: neither with its links pinned, nor by itself.
+    pub fn ends_with_process(&self) -> Option<&'static str> {
+        self.parts.iter().find_map(|part| match part {
+            Part::Link(_) | Part::Map(_) => None,
+            Part::Socket { .. } => {
+                Some("a packet socket lasts only as long as the process that holds it")
+            }
+            // It could stay, but nobody would find it to remove it.
+            Part::Filter { .. } => {
+                Some("before Linux 6.6, traffic control has no links that could be pinned")
+            }
+        })
     }
 
     /// Leaves attached what has no link. Links are kept by pinning them.
@@ -134,15 +145,25 @@ impl Subject<'_> {
                     Direction::Ingress => AttachType::TCX_INGRESS,
                     Direction::Egress => AttachType::TCX_EGRESS,
                 };
-                bpf::link_create(
+                let interface = interface_index(interface)?;
+                let link = bpf::link_create(
                     self.descriptor,
-                    LinkTarget::Interface(interface_index(interface)?),
+                    LinkTarget::Interface(interface),
                     attach_type.0,
                     0,
                     LinkOptions::None,
-                )
-                .map(|link| vec![Part::Link(link)])
-                .map_err(|source| since("tcx links", (6, 6), &source).unwrap_or(refused(source)))
+                );
+                match link {
+                    Err(error) if too_old((6, 6), &error).is_some() => {
+                        self.attach_filter(interface, *direction)
+                    }
+                    link => link.map(Part::Link),
+                }
+                .map(|part| vec![part])
+                .map_err(|source| match source.raw_os_error() {
+                    Some(libc::ENOENT) => AttachError::NoTrafficControl,
+                    _ => refused(source),
+                })
             }
             Plan::Cgroup { path } | Plan::NetworkNamespace { path } => {
                 let place = open(path)?;
@@ -166,8 +187,13 @@ impl Subject<'_> {
                     options,
                 )
                 .map(|link| vec![Part::Link(link)])
-                .map_err(|source| {
-                    since("netfilter links", (6, 4), &source).unwrap_or(refused(source))
+                .map_err(|source| match too_old((6, 4), &source) {
+                    Some(running) => AttachError::TooOld {
+                        what: "netfilter links",
+                        needed: "6.4",
+                        running,
+                    },
+                    None => refused(source),
                 })
             }
             Plan::Iterator { map: None } => link(LinkTarget::Implied, LinkOptions::None),
@@ -252,6 +278,12 @@ impl Subject<'_> {
                 .map_err(refused),
             Plan::Nowhere => Ok(Vec::new()),
         }
+    }
+
+    fn attach_filter(self, interface: u32, direction: Direction) -> io::Result<Part> {
+        let name = &self.program.function;
+        Filter::attach(self.descriptor, name, interface, direction)
+            .map(|filter| Part::Filter { _filter: filter })
     }
 
     /// The link keeps the event, once it is there.
@@ -359,18 +391,14 @@ fn open(path: &Path) -> Result<File, AttachError> {
     })
 }
 
-/// Explains a refusal by the kernel's age, if that is it.
-fn since(what: &'static str, needed: (u32, u32), error: &io::Error) -> Option<AttachError> {
+/// The running kernel's release, if a refusal is explained by its age.
+fn too_old(needed: (u32, u32), error: &io::Error) -> Option<String> {
     if error.raw_os_error() != Some(libc::EINVAL) {
         return None;
     }
     let running = fs::read_to_string("/proc/sys/kernel/osrelease").ok()?;
     let running = running.trim();
-    (release(running)? < needed).then(|| AttachError::TooOld {
-        what,
-        needed: format!("{}.{}", needed.0, needed.1),
-        running: running.to_owned(),
-    })
+    (release(running)? < needed).then(|| running.to_owned())
 }
 
 /// The first two numbers of `uname -r`.
@@ -426,7 +454,7 @@ pub enum AttachError {
         /// What is missing.
         what: &'static str,
         /// The first version that has it.
-        needed: String,
+        needed: &'static str,
         /// This kernel's.
         running: String,
     },
@@ -435,6 +463,11 @@ pub enum AttachError {
         "this kernel has no multi-kprobes (CONFIG_FPROBE): build the program with SEC(\"kprobe/FUNCTION\") for it"
     )]
     NoMultiKprobes,
+    /// The kernel has no clsact or no cls_bpf.
+    #[error(
+        "this kernel has no traffic control for BPF programs: modprobe sch_ingress, modprobe cls_bpf (CONFIG_NET_SCH_INGRESS, CONFIG_NET_CLS_BPF)"
+    )]
+    NoTrafficControl,
     /// No trace file system.
     #[error("no trace file system is mounted: mount -t tracefs tracefs /sys/kernel/tracing")]
     NoTraceFs,
@@ -499,9 +532,9 @@ mod tests {
     fn age_explains_only_what_old_kernels_answer() {
         let invalid = io::Error::from_raw_os_error(libc::EINVAL);
         let denied = io::Error::from_raw_os_error(libc::EPERM);
-        assert!(since("x links", (999, 0), &invalid).is_some());
-        assert!(since("x links", (999, 0), &denied).is_none());
-        assert!(since("x links", (1, 0), &invalid).is_none());
+        assert!(too_old((999, 0), &invalid).is_some());
+        assert!(too_old((999, 0), &denied).is_none());
+        assert!(too_old((1, 0), &invalid).is_none());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use preverify_abi::kinds::{AttachType, ProgramType};
 /// The forms of [`Plan::parse`], one a line.
 pub const FORMS: &str = "\
 xdp:IFACE  xdpdrv:IFACE  xdpgeneric:IFACE    a network interface, before the stack
-ingress:IFACE  egress:IFACE                  a network interface, in the stack (tcx)
+ingress:IFACE  egress:IFACE                  a network interface, in the stack (tcx; tc before Linux 6.6)
 cgroup:PATH                                  a cgroup (v2)
 netns[:PATH]                                 a network name space; this one if none is given
 socket[:IFACE]                               a packet socket that preverify-load keeps open

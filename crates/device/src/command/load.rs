@@ -28,13 +28,13 @@ pub fn load(arguments: &arguments::Load, out: &mut dyn Write) -> Result<(), Comm
     };
     let mut loaded = Loaded::load(&mut bundle, &selection)?;
     let attachments = attach(&target, &loaded, &plans)?;
-    if let Some((program, _)) = attachments
-        .iter()
-        .find(|(_, attachment)| !attachment.can_stay())
-    {
-        return Err(CommandError::CannotStay {
-            program: target.programs[*program].function.clone(),
-        });
+    for (program, attachment) in &attachments {
+        if let Some(why) = attachment.ends_with_process() {
+            return Err(CommandError::CannotStay {
+                program: target.programs[*program].function.clone(),
+                why,
+            });
+        }
     }
     let pins = place
         .map(|place| place.pin(&target, &loaded, &attachments))

@@ -59,10 +59,8 @@ pub enum CommandError {
     Plan { program: String, source: PlanError },
     #[error(transparent)]
     Attach(#[from] AttachError),
-    #[error(
-        "program {program}: a packet socket lasts only as long as the process that holds it: use `preverify-load run`"
-    )]
-    CannotStay { program: String },
+    #[error("program {program}: {why}: use `preverify-load run`")]
+    CannotStay { program: String, why: &'static str },
     #[error(transparent)]
     Pin(#[from] PinError),
     #[error(transparent)]

@@ -9,6 +9,7 @@ pub mod keys;
 pub mod map;
 pub mod mapping;
 pub mod net;
+pub mod netlink;
 pub mod perf;
 pub mod signals;
 mod stack;
