@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR MIT */
 /*
  * A map of every kind, and programs that leave in each what a test can look for. What has no contents to
- * look at is used by a program that leaves in `found` what it found.
+ * look at is used by a program that leaves in `found` what it found. All of it works since Linux 6.1.
  */
 #include <linux/types.h>
 #include <linux/bpf.h>
@@ -10,9 +10,6 @@
 #include <bpf/bpf_tracing.h>
 
 #define EAGAIN 11
-
-/* Headers from before Linux 6.2 do not have it. */
-#define MAP_TYPE_CGRP_STORAGE 32
 
 /* Where each program leaves what it found. */
 enum finding {
@@ -23,7 +20,6 @@ enum finding {
 	FOUND_INNER_ARRAY,
 	FOUND_INNER_HASH,
 	FOUND_TASK,
-	FOUND_CGROUP,
 	FOUND_UNDER_CGROUP,
 	FOUND_USER_RING,
 	FOUND_SOCKET,
@@ -465,25 +461,6 @@ struct {
 	__type(value, __u64);
 } of_task SEC(".maps");
 
-struct {
-	__uint(type, MAP_TYPE_CGRP_STORAGE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, int);
-	__type(value, __u64);
-} of_cgroup SEC(".maps");
-
-struct cgroup {
-	int level;
-} __attribute__((preserve_access_index));
-
-struct css_set {
-	struct cgroup *dfl_cgrp;
-} __attribute__((preserve_access_index));
-
-struct task_struct {
-	struct css_set *cgroups;
-} __attribute__((preserve_access_index));
-
 static long on_user_sample(void *sample, void *context)
 {
 	(void)sample;
@@ -508,10 +485,6 @@ int traced(void *ctx)
 	value = bpf_task_storage_get(&of_task, task, &one, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (value)
 		leave(FOUND_TASK, (*value)++);
-	value = bpf_cgrp_storage_get(&of_cgroup, task->cgroups->dfl_cgrp, &one,
-				     BPF_LOCAL_STORAGE_GET_F_CREATE);
-	if (value)
-		leave(FOUND_CGROUP, (*value)++);
 	return 0;
 }
 
