@@ -18,7 +18,7 @@ use crate::{artifacts, bpf, corpus, demo, header, kernel, setup};
 const LOADER_LIMIT: u64 = 1_200_000;
 
 /// The version of cargo-deny that the checks are written for.
-const DENY_VERSION: &str = "0.20";
+const DENY_VERSION: &str = "0.20.2";
 
 /// Runs it all, and stops at what does not pass.
 pub fn test() -> Result<(), Box<dyn Error>> {
