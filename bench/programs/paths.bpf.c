@@ -49,6 +49,7 @@ int paths(struct xdp_md *ctx)
 	__u64 bits;
 	__u32 key = 0;
 
+	(void)ctx;
 	bytes = bpf_map_lookup_elem(&table, &key);
 	if (!bytes)
 		return XDP_ABORTED;
