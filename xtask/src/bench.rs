@@ -191,7 +191,7 @@ fn row(measured: &Measured) -> String {
 fn report(lab: &Lab, measured: &[Measured]) -> String {
     let mut text = format!(
         "# What loading costs\n\n\
-         `cargo xtask bench load`, in one virtual machine with {} (QEMU, CPU `{}`); both ways alternate. Medians \
+         `cargo xtask bench load`, in one virtual machine with {} (QEMU, CPU `{}`); both ways take turns. Medians \
          in microseconds: of {LOAD_RUNS} pre-verified loads, and of as many of the kernel's own as the table says. \
          The kernel's own is the system call `BPF_PROG_LOAD` alone, without a log. Memory is the most that was taken \
          while loading, in KiB. An emulated machine is slow at everything: compare the columns with each other.\n\n",
