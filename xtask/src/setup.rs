@@ -9,7 +9,7 @@ use crate::packages::{self, Installed, PackageError};
 use crate::run::run_command;
 
 /// What is needed, and what for.
-const NEEDED: [(&str, &str); 24] = [
+const NEEDED: [(&str, &str); 23] = [
     ("bc", "builds of kernel modules"),
     ("bison", "builds of kernel modules"),
     ("clang-19", "compiling BPF programs"),
@@ -22,7 +22,6 @@ const NEEDED: [(&str, &str); 24] = [
     ("libcap-dev", "bpftool, which writes vmlinux.h"),
     ("libelf-dev", "libbpf and bpftool"),
     ("libssl-dev", "builds of kernel modules"),
-    ("libzstd-dev", "libelf, linked statically"),
     ("llvm-19", "stripping BPF objects"),
     ("make", "kernel modules and libbpf"),
     (
