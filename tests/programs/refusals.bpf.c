@@ -19,6 +19,13 @@ struct {
 	__type(value, __u64);
 } sums SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_BLOOM_FILTER);
+	__uint(max_entries, 16);
+	__type(value, __u32);
+	__uint(map_extra, 3);
+} seen SEC(".maps");
+
 /* The verifier takes it for a constant. */
 const volatile __u32 steps = 3;
 
@@ -44,6 +51,7 @@ int on_packet(struct xdp_md *ctx)
 	value = bpf_map_lookup_elem(&sums, &key);
 	if (value)
 		__sync_fetch_and_add(value, sum);
+	bpf_map_push_elem(&seen, &key, BPF_ANY);
 	return sum == 3 ? XDP_PASS : XDP_DROP;
 }
 

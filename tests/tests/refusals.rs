@@ -422,7 +422,7 @@ fn maps_that_differ_from_the_verified_ones() {
             .collect()
     };
     let at = |name: &str| names.iter().position(|found| found.contains(name)).unwrap();
-    let (counts, sums, rodata) = (at("counts"), at("sums"), at("rodata"));
+    let (counts, sums, seen, rodata) = (at("counts"), at("sums"), at("seen"), at("rodata"));
     let change = |index: usize, change: &dyn Fn(&mut Map)| {
         let mut case = honest.clone();
         change(&mut case.load.as_mut().unwrap().maps[index]);
@@ -446,6 +446,7 @@ fn maps_that_differ_from_the_verified_ones() {
             "read-only to programs",
             change(sums, &|map| map.map_flags |= RDONLY_PROG),
         ),
+        ("extra attribute", change(seen, &|map| map.map_extra = 4)),
         ("unfrozen", change(rodata, &|map| map.frozen = false)),
         (
             "writable",
