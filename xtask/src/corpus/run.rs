@@ -63,9 +63,9 @@ pub enum RunCorpusError {
     /// The sample names an object that the corpus does not have.
     #[error("the sample names `{0}`, which the corpus does not have")]
     Sample(String),
-    /// The results cannot be written.
+    /// A file cannot be read or written.
     #[error("{}: {cause}", path.display())]
-    Write {
+    File {
         path: PathBuf,
         cause: std::io::Error,
     },
@@ -77,11 +77,11 @@ pub enum RunCorpusError {
 /// Runs objects and prints what became of them.
 pub fn run(args: &Args, lab: &Lab) -> Result<(), RunCorpusError> {
     let chosen = chosen(args)?;
-    let mut bench = Bench::new(lab);
+    let mut machines = Machines::new(lab);
     let start = Instant::now();
     let mut rows = Vec::with_capacity(chosen.len());
     for (index, object) in chosen.iter().enumerate() {
-        let row = bench.row(object)?;
+        let row = machines.row(object)?;
         println!(
             "[{:>4}/{} {:>5} s] {}",
             index + 1,
@@ -91,10 +91,10 @@ pub fn run(args: &Args, lab: &Lab) -> Result<(), RunCorpusError> {
         );
         rows.push(row);
     }
-    bench.finish()?;
+    machines.finish()?;
     let results = target_dir().join("corpus.json");
     let text = serde_json::to_vec_pretty(&rows).expect("rows have only strings as keys");
-    fs::write(&results, text).map_err(|cause| RunCorpusError::Write {
+    fs::write(&results, text).map_err(|cause| RunCorpusError::File {
         path: results.clone(),
         cause,
     })?;
@@ -142,14 +142,14 @@ fn sample() -> Vec<&'static str> {
 }
 
 /// The machines that objects go through.
-struct Bench<'a> {
+struct Machines<'a> {
     lab: &'a Lab,
     verifier: Option<Verifier<'a>>,
     device: Option<Device>,
     served: usize,
 }
 
-impl<'a> Bench<'a> {
+impl<'a> Machines<'a> {
     fn new(lab: &'a Lab) -> Self {
         Self {
             lab,
@@ -167,7 +167,7 @@ impl<'a> Bench<'a> {
             self.finish()?;
         }
         let mut row = Row::new(&found.id, found.source);
-        let mut object = Object::read(&found.path).map_err(|cause| RunCorpusError::Write {
+        let mut object = Object::read(&found.path).map_err(|cause| RunCorpusError::File {
             path: found.path.clone(),
             cause,
         })?;
