@@ -88,11 +88,17 @@ impl Lab {
         progress: &mut Progress<'_>,
     ) -> Result<Self, LabError> {
         let store = Store::open(&default_cache()?)?;
-        Ok(Self {
-            target: find_or_add(&store, target, progress)?,
+        let target = find_or_add(&store, target, progress)?;
+        Ok(Self::on(target, signer, loader))
+    }
+
+    /// A laboratory for a target that is there.
+    pub fn on(target: Target, signer: Signer, loader: PathBuf) -> Self {
+        Self {
+            target,
             signer,
             loader,
-        })
+        }
     }
 
     /// Verifies an object; a verifier that serves several objects is faster.

@@ -194,7 +194,7 @@ fn report(lab: &Lab, measured: &[Measured]) -> String {
          `cargo xtask bench load`, in one virtual machine with {} (QEMU, CPU `{}`); both ways take turns. Medians \
          in microseconds: of {LOAD_RUNS} pre-verified loads, and of as many of the kernel's own as the table says. \
          The kernel's own is the system call `BPF_PROG_LOAD` alone, without a log. Memory is the most that was taken \
-         while loading, in KiB. An emulated machine is slow at everything: compare the columns with each other.\n\n",
+         while loading, in KiB; 0 is what fits into the pages that each CPU has at hand. An emulated machine is slow at everything: compare the columns with each other.\n\n",
         lab.target.facts().release,
         lab.target.hardware().cpu,
     );

@@ -8,7 +8,9 @@ use std::process::Command;
 use preverify_bench::{Measurement, median};
 use preverify_bundle::Signer;
 use preverify_lab::{BUSYBOX, Device, LOADER, Lab, file};
-use preverify_target::{Contents, DeviceOptions, GuestFile};
+use preverify_target::{
+    AddRequest, Contents, DeviceOptions, GuestFile, Hardware, Source, Store, Target, default_cache,
+};
 
 use crate::paths::target_dir;
 use crate::run::run_command;
@@ -46,9 +48,9 @@ pub fn demo() -> Result<(), Box<dyn Error>> {
     let subjects = subjects(&folder)?;
 
     headline("The target: the kernel that devices run, from Debian's packages");
-    let target = preverify_lab::TARGET;
     let command = |arguments: &[&str]| run_command(Command::new(&preverify).args(arguments));
-    command(&["target", "add", target, "--name", "device"])?;
+    command(&["target", "add", preverify_lab::TARGET])?;
+    let target = added_target()?;
 
     headline("The signer");
     let key = folder.join("signer.pem");
@@ -57,7 +59,7 @@ pub fn demo() -> Result<(), Box<dyn Error>> {
     headline("Verify, prove, sign: off the device, by its own kernel in two virtual machines");
     for subject in &subjects {
         let (object, bundle, key) = (text(&subject.object), text(&subject.bundle), text(&key));
-        let mut arguments = vec!["build", &object, "--target", "device"];
+        let mut arguments = vec!["build", &object, "--target", target.name()];
         arguments.extend(["--key", &key, "-o", &bundle]);
         arguments.extend(subject.inputs);
         command(&arguments)?;
@@ -71,7 +73,7 @@ pub fn demo() -> Result<(), Box<dyn Error>> {
     ])?;
 
     headline("The device: another boot of that kernel, with the kernel part and preverify-load");
-    let lab = binaries.lab(Signer::open(&key)?)?;
+    let lab = Lab::on(target, Signer::open(&key)?, binaries.loader);
     let mut device = boot(&lab, &key, &bench, &subjects)?;
     tell_layouts(&lab, &mut device)?;
     show(&mut device, &[LOADER, "trust", CERTIFICATE])?;
@@ -113,6 +115,17 @@ pub fn demo() -> Result<(), Box<dyn Error>> {
         folder.display()
     );
     Ok(())
+}
+
+/// The target that the command has just added, under whatever release the kernel has today.
+fn added_target() -> Result<Target, Box<dyn Error>> {
+    let request = AddRequest {
+        source: Source::Debian(preverify_lab::TARGET.parse()?),
+        name: None,
+        hardware: Hardware::default(),
+    };
+    let store = Store::open(&default_cache()?)?;
+    Ok(store.add(&request, &mut |_| {})?.target)
 }
 
 fn subjects(folder: &Path) -> Result<Vec<Subject>, Box<dyn Error>> {
@@ -388,7 +401,7 @@ fn table(measurements: &[Measurement]) -> String {
     }
     text.push_str(
         "signature: checked once a bundle, whatever number of programs it has. Kernel memory: the most that was taken\n\
-         while loading, the kernel's own way / pre-verified.",
+         while loading, the kernel's own way / pre-verified; 0 is what fits into the pages that each CPU has at hand.",
     );
     text
 }
