@@ -342,6 +342,18 @@ impl<'a> Map<'a> {
         Ok(Some(path))
     }
 
+    /// The initial value of a map of global data, before it is created.
+    pub fn initial_value(self) -> Option<Vec<u8>> {
+        let mut size = 0;
+        // SAFETY: the map lives.
+        let value = unsafe { sys::bpf_map__initial_value(self.map.as_ptr(), &mut size) };
+        if value.is_null() || !self.is_global_data() {
+            return None;
+        }
+        // SAFETY: libbpf's memory has `size` bytes, and nobody writes into it meanwhile.
+        Some(unsafe { slice::from_raw_parts(value.cast::<u8>(), length(size)) }.to_vec())
+    }
+
     /// Writes into the initial value of a map of global data, before it is created.
     pub fn write_initial_value(self, offset: usize, bytes: &[u8]) -> io::Result<()> {
         let mut size = 0;

@@ -145,6 +145,7 @@ fn point_of_failure(libbpf_log: &str) -> (Stage, Option<String>) {
 struct Opened {
     object: Object,
     pin_paths: Vec<Option<String>>,
+    initial_values: Vec<Option<Vec<u8>>>,
     templates: Vec<Option<LoadedMap>>,
 }
 
@@ -187,9 +188,11 @@ impl Opened {
             .maps()
             .map(|map| map.inner().map(template).transpose())
             .collect::<Result<_, _>>()?;
+        let initial_values = object.maps().map(Map::initial_value).collect();
         Ok(Ok(Self {
             object,
             pin_paths,
+            initial_values,
             templates,
         }))
     }
@@ -231,13 +234,14 @@ impl Opened {
     fn maps(&self) -> Result<Vec<DescribedMap<'_>>, AgentError> {
         let mut maps = Vec::new();
         let mut templates = Vec::new();
-        for ((map, pin_path), template) in
-            self.object.maps().zip(&self.pin_paths).zip(&self.templates)
+        let forgotten = self.pin_paths.iter().zip(&self.initial_values);
+        for ((map, (pin_path, initial)), template) in
+            self.object.maps().zip(forgotten).zip(&self.templates)
         {
             let Some(fd) = map.fd().filter(|_| map.autocreate()) else {
                 continue;
             };
-            let description = describe_map(map, fd, pin_path.clone())?;
+            let description = describe_map(map, fd, pin_path.clone(), initial.as_deref())?;
             if let Some(template) = template {
                 templates.push((maps.len(), template.clone()));
             }
@@ -360,11 +364,14 @@ fn describe_map(
     map: Map<'_>,
     fd: BorrowedFd<'_>,
     pin_path: Option<String>,
+    initial: Option<&[u8]>,
 ) -> Result<LoadedMap, AgentError> {
     let info = map_info(fd).map_err(AgentError::system("ask about a map"))?;
-    let contents = match map.is_global_data() {
-        true => Some(global_data(fd).map_err(AgentError::system("read global data"))?),
-        false => None,
+    let contents = match (map.is_global_data(), initial) {
+        (false, _) => None,
+        // In the kernel, list heads and trees hold pointers by now.
+        (true, Some(initial)) if !map.name().ends_with(KCONFIG) => Some(initial.to_vec()),
+        (true, _) => Some(global_data(fd).map_err(AgentError::system("read global data"))?),
     };
     Ok(LoadedMap {
         full_name: map.name(),
@@ -384,6 +391,9 @@ fn describe_map(
         template: false,
     })
 }
+
+/// The section whose values libbpf finds out while it loads the object.
+const KCONFIG: &str = ".kconfig";
 
 /// Map types that libbpf creates without BTF.
 const WITHOUT_BTF: [u32; 14] = [
