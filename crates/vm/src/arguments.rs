@@ -67,7 +67,7 @@ impl MachineSpec {
             .push("-nodefaults")
             .pair("-display", "none")
             .push("-no-reboot")
-            .pair("-accel", self.accelerator.argument())
+            .pair("-accel", self.accelerator.argument(self.cpus))
             .pair("-cpu", &self.cpu)
             .pair("-m", format!("{}M", self.memory_mib))
             .pair("-smp", self.max_cpus.max(self.cpus).to_string());
