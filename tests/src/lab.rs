@@ -8,8 +8,8 @@ use preverify_bundle::{Algorithm, Bundle, Signer, SignerError};
 use preverify_pipeline::{BuildError, Object, Verified, Verifier};
 use preverify_target::debian::{self, Apt, DebianError};
 use preverify_target::{
-    AddRequest, Contents, DeviceOptions, GuestFile, Hardware, Progress, Source, Store, Target,
-    TargetError, default_cache,
+    AddRequest, Contents, DeviceOptions, GuestFile, Progress, Store, Target, TargetError,
+    default_cache,
 };
 
 use crate::device::{BUSYBOX, Device, DeviceError, LOADER, PROBE};
@@ -174,11 +174,7 @@ fn find_or_add(
     if let Ok(target) = store.get(&name) {
         return Ok(target);
     }
-    let request = AddRequest {
-        source: Source::Debian(source.parse()?),
-        name: Some(name),
-        hardware: Hardware::default(),
-    };
+    let request = AddRequest::debian(source.parse()?, Some(name));
     Ok(store.add(&request, progress)?.target)
 }
 

@@ -9,7 +9,7 @@ use preverify_bench::{Measurement, median};
 use preverify_bundle::Signer;
 use preverify_lab::{BUSYBOX, Device, LOADER, Lab, file};
 use preverify_target::{
-    AddRequest, Contents, DeviceOptions, GuestFile, Hardware, Source, Store, Target, default_cache,
+    AddRequest, Contents, DeviceOptions, GuestFile, Store, Target, default_cache,
 };
 
 use crate::paths::target_dir;
@@ -119,11 +119,7 @@ pub fn demo() -> Result<(), Box<dyn Error>> {
 
 /// The target that the command has just added, under whatever release the kernel has today.
 fn added_target() -> Result<Target, Box<dyn Error>> {
-    let request = AddRequest {
-        source: Source::Debian(preverify_lab::TARGET.parse()?),
-        name: None,
-        hardware: Hardware::default(),
-    };
+    let request = AddRequest::debian(preverify_lab::TARGET.parse()?, None);
     let store = Store::open(&default_cache()?)?;
     Ok(store.add(&request, &mut |_| {})?.target)
 }

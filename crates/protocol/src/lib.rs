@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod frame;
+pub mod modules;
 
 use std::collections::BTreeMap;
 

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use preverify_protocol::modules::{insertion_order, is_built_in};
+
 use crate::error::TargetError;
 use crate::files;
 
@@ -47,37 +49,6 @@ impl Modules {
         }
         Ok(files)
     }
-}
-
-/// The files for one module: `modules.dep` names what a module needs so that each stands in front
-/// of what it needs itself.
-fn insertion_order<'a>(modules_dep: &'a str, name: &str) -> Option<Vec<&'a str>> {
-    modules_dep.lines().find_map(|line| {
-        let (module, needs) = line.split_once(':')?;
-        (module_name(module) == normalised(name)).then(|| {
-            let mut files: Vec<&str> = needs.split_whitespace().collect();
-            files.reverse();
-            files.push(module);
-            files
-        })
-    })
-}
-
-fn is_built_in(modules_builtin: &str, name: &str) -> bool {
-    modules_builtin
-        .lines()
-        .any(|line| module_name(line) == normalised(name))
-}
-
-/// `kernel/net/ipv4/tcp_bbr.ko.xz` is `tcp_bbr`.
-fn module_name(path: &str) -> String {
-    let file = path.rsplit('/').next().unwrap_or(path);
-    normalised(file.split(".ko").next().unwrap_or(file))
-}
-
-/// The kernel takes `-` and `_` in a module's name for the same.
-fn normalised(name: &str) -> String {
-    name.replace('-', "_")
 }
 
 #[cfg(test)]

@@ -19,6 +19,17 @@ pub struct AddRequest {
     pub hardware: Hardware,
 }
 
+impl AddRequest {
+    /// A kernel of Debian's on the machine that targets have if nothing else is said.
+    pub fn debian(kernel: DebianKernel, name: Option<String>) -> Self {
+        Self {
+            source: Source::Debian(kernel),
+            name,
+            hardware: Hardware::default(),
+        }
+    }
+}
+
 /// Where a kernel comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
