@@ -258,6 +258,8 @@ static void pv_write_header(struct pv_export_header *header, const struct bpf_pr
 	header->expected_attach_type = cpu_to_le32(prog->expected_attach_type);
 	header->attach_btf_id = cpu_to_le32(prog->aux->attach_btf_id);
 	header->obstacles = cpu_to_le32(pv_obstacles(prog));
+	header->arch = cpu_to_le32(pv_machine());
+	header->va_bits = cpu_to_le32(pv_va_bits());
 	pv_write_conclusions(&header->conclusions, prog);
 	header->aux_address = cpu_to_le64((unsigned long)prog->aux);
 	header->text_address = cpu_to_le64((unsigned long)pv_data(_text));

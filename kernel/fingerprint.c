@@ -100,14 +100,24 @@ static u32 pv_cfi_mode(void)
 #endif
 }
 
+u32 pv_machine(void)
+{
+	return EM_X86_64;
+}
+
+u32 pv_va_bits(void)
+{
+	return pgtable_l5_enabled() ? 57 : 48;
+}
+
 int pv_info_read(struct pv_machine_info *info)
 {
 	memset(info, 0, sizeof(*info));
 	info->abi_version = PV_ABI_VERSION;
 	info->fingerprint = (struct pv_fingerprint) {
-		.arch = cpu_to_le32(EM_X86_64),
+		.arch = cpu_to_le32(pv_machine()),
 		.page_shift = cpu_to_le32(PAGE_SHIFT),
-		.va_bits = cpu_to_le32(pgtable_l5_enabled() ? 57 : 48),
+		.va_bits = cpu_to_le32(pv_va_bits()),
 		.cpu_limit = cpu_to_le32(nr_cpu_ids),
 		.jit_flags = cpu_to_le64(pv_jit_flags()),
 		.policy = cpu_to_le64(pv_policy()),

@@ -81,8 +81,12 @@ static int pv_check_call(const struct pv_bundle *bundle, const struct pv_load *l
 	const __le32 *refs;
 	u32 i;
 
-	if (load->flags || load->reserved)
-		return pv_refuse(reason, -EINVAL, "flags and reserved must be zero");
+	if (load->flags)
+		return pv_refuse(reason, -EINVAL, "flags must be zero");
+	if (load->kind != PV_IMAGE_NATIVE)
+		return pv_refuse(reason, -EOPNOTSUPP,
+				 "only native images are supported, not those of kind %u",
+				 load->kind);
 	if (!pv_range_has(&bundle->target->programs, load->program))
 		return pv_refuse(reason, -ENOENT,
 				 "the bundle has no program %u for this machine's target",

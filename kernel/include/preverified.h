@@ -9,7 +9,7 @@
 /*
  * The version of everything in this crate; it changes whenever a layout or a meaning does.
  */
-#define PV_ABI_VERSION 1
+#define PV_ABI_VERSION 2
 
 /* An index that refers to nothing. */
 #define PV_NONE 0xffffffffU
@@ -66,7 +66,15 @@
 /* Machine code for the target's CPU. */
 #define PV_IMAGE_NATIVE 1
 
-/* Post-verifier bytecode for the device's own JIT. */
+/*
+ * Verified bytecode for the device's own JIT: the instructions that the verifier left, which on
+ * the verifier VM were compiled to the native image.
+ *
+ * The table `code` holds `struct bpf_insn`s. Exception table and places of tail calls are the
+ * device's JIT's business: `extable` is empty, and of a struct pv_poke only `function`, `map`, `key`,
+ * `insn_idx` and `adjust` are not zero. Calls of the program's own functions and loads of their
+ * addresses have no relocation: their `off` is the function's index, their immediates are zero.
+ */
 #define PV_IMAGE_BYTECODE 2
 
 /* `prog->gpl_compatible`. */
@@ -128,14 +136,44 @@
 /* The function's `aux->changes_pkt_data`. */
 #define PV_FUNCTION_CHANGES_PKT_DATA (1 << 1)
 
-/* Four bytes, relative; must fit as signed. */
+/* x86_64: four bytes, relative; must fit as signed. */
 #define PV_FORM_REL32 1
 
-/* Four bytes, sign-extended by the CPU; must fit as signed. */
+/* x86_64: four bytes, sign-extended by the CPU; must fit as signed. */
 #define PV_FORM_ABS32S 2
 
-/* Eight bytes. */
+/* x86_64: eight bytes. */
 #define PV_FORM_ABS64 3
+
+/*
+ * Bytecode: a wide load (`BPF_LD | BPF_IMM | BPF_DW`), 16 bytes. The value goes into its two
+ * immediates, which are zero in the image; everything else stays.
+ */
+#define PV_FORM_BPF_IMM64 4
+
+/*
+ * Bytecode: a call, 8 bytes. The value, relative to `__bpf_call_base`, goes into its immediate, which
+ * is zero in the image, and must fit as signed. On kernels whose JIT looks kernel functions up
+ * by their BTF type id, the call becomes one without such a look-up.
+ */
+#define PV_FORM_BPF_CALL 5
+
+/* arm64: a call (`bl`), 4 bytes, zero in the image. Relative; must be reachable. */
+#define PV_FORM_A64_CALL26 6
+
+/*
+ * arm64: three instructions that set a register to an address of the kernel, 12 bytes: `movn`,
+ * `movk lsl #16`, `movk lsl #32`. In the image, each has its register (its five lowest bits), and
+ * is zero but for that. Bits 48 to 63 of the value must be ones.
+ */
+#define PV_FORM_A64_ADDR48 7
+
+/*
+ * arm64: three instructions that set a register to a value, 12 bytes, as the kernel's
+ * `emit_a64_mov_i64()` chooses them; in the image as for PV_FORM_A64_ADDR48. The value must be one for
+ * which it chooses three.
+ */
+#define PV_FORM_A64_MOV64 8
 
 /*
  * Nothing: S is zero, the addend is the address. Only relative fields need it (x86_64: a per-CPU
@@ -167,8 +205,23 @@
 /* Bytes of a reason, with its terminating zero. */
 #define PV_REASON_SIZE 128
 
+/* Native images fit this machine. */
+#define PV_OPEN_NATIVE (1 << 0)
+
+/* Bytecode images fit this machine. */
+#define PV_OPEN_BYTECODE (1 << 1)
+
 /* The largest manifest that the kernel part reads. */
 #define PV_MANIFEST_MAX_SIZE (4 << 20)
+
+/* 64-bit x86 (`EM_X86_64`). */
+#define PV_ARCH_X86_64 62
+
+/* 64-bit arm (`EM_AARCH64`). */
+#define PV_ARCH_ARM64 183
+
+/* 32-bit arm (`EM_ARM`). */
+#define PV_ARCH_ARM 40
 
 /* x86_64: the CPU has BMI2 (`shlx` and friends are emitted). */
 #define PV_JIT_X86_BMI2 (1 << 0)
@@ -192,6 +245,20 @@
  * x86_64: functions start with `endbr64` (whatever the CPU has: the configuration decides).
  */
 #define PV_JIT_X86_IBT (1 << 6)
+
+/* arm64: the CPU has LSE atomics, and they are emitted. */
+#define PV_JIT_ARM64_LSE (1 << 0)
+
+/*
+ * arm64: the kernel runs at EL2 (VHE): per-CPU variables are found through `tpidr_el2`.
+ */
+#define PV_JIT_ARM64_VHE (1 << 1)
+
+/* arm64: return addresses are signed (the configuration decides). */
+#define PV_JIT_ARM64_PAC (1 << 2)
+
+/* arm64: functions start with a landing pad (the configuration decides). */
+#define PV_JIT_ARM64_BTI (1 << 3)
 
 /*
  * The kernel guards nobody's programs against Spectre v1 (`mitigations=off`). Else it spares those
@@ -274,6 +341,9 @@
 /* Evidence, as JSON. */
 #define PV_SECTION_EVIDENCE 5
 
+/* An ELF machine number. */
+struct pv_architecture;
+
 /*
  * `count` records, the first at `offset` bytes from the start of the enclosing header.
  */
@@ -331,7 +401,7 @@ struct pv_image_header {
 	__le32 version;
 	/* Bytes of the whole image, this header included. */
 	__le32 size;
-	/* ELF machine number of native code. */
+	/* ELF machine number of native code; zero for bytecode. */
 	__le32 arch;
 	/* PV_IMAGE_NATIVE or PV_IMAGE_BYTECODE. */
 	__le32 kind;
@@ -497,15 +567,21 @@ struct pv_manifest_header {
 /*
  * What the verifier's conclusions and the JIT's output depend on, beside the kernel build.
  *
- * All fields but `cpu_limit` must be equal on the device. `cpu_limit` is a bound: the verifier
- * knows that `bpf_get_smp_processor_id()` is below it, so a device may have fewer CPUs, never more.
+ * What the verifier's conclusions depend on must fit for every image: `arch`, `page_shift` and `policy`
+ * are equal on the device, and `cpu_limit` is a bound: the verifier knows that
+ * `bpf_get_smp_processor_id()` is below it, so a device may have fewer CPUs, never more. The
+ * other fields are what native code depends on: they must be equal for native images, while
+ * bytecode is compiled by the device itself.
  */
 struct pv_fingerprint {
-	/* ELF machine number (`EM_X86_64` is 62). */
+	/* ELF machine number, `ARCH_*`. */
 	__le32 arch;
 	/* log2 of the page size. */
 	__le32 page_shift;
-	/* Bits of a virtual address (x86_64: 48, or 57 with five-level paging). */
+	/*
+	 * Bits of a virtual address (x86_64: 48, or 57 with five-level paging; arm64: `vabits_actual`;
+	 * arm: 32).
+	 */
 	__le32 va_bits;
 	/* The kernel's `nr_cpu_ids`. */
 	__le32 cpu_limit;
@@ -684,6 +760,10 @@ struct pv_export_header {
 	__le32 attach_btf_id;
 	/* `OBSTACLE_*` bits: what the program has that cannot be replayed on a device. */
 	__le32 obstacles;
+	/* ELF machine number of the kernel, `ARCH_*`. */
+	__le32 arch;
+	/* Bits of a virtual address, as in the machine's fingerprint. */
+	__le32 va_bits;
 	/* The verifier's conclusions; `cgroup_storage` are indices into `maps`. */
 	struct pv_conclusions conclusions;
 	/* The program's `struct bpf_prog_aux`. */
@@ -814,7 +894,13 @@ struct pv_open {
 	__u32 target;
 	/* In: zero. */
 	__u32 flags;
-	/* Out: why the bundle was refused. */
+	/* Out: `OPEN_*` bits: which images of that target fit. */
+	__u32 fit;
+	/* In: zero. */
+	__u32 reserved;
+	/*
+	 * Out: why the bundle was refused, or why native images do not fit if only they do not.
+	 */
 	__u8 reason[PV_REASON_SIZE];
 };
 
@@ -839,8 +925,11 @@ struct pv_load {
 	__u32 program;
 	/* In: zero. */
 	__u32 flags;
-	/* In: zero. */
-	__u32 reserved;
+	/*
+	 * In: which of the program's images `image` and `symbols` are: PV_IMAGE_NATIVE or
+	 * PV_IMAGE_BYTECODE.
+	 */
+	__u32 kind;
 	/* Out: why the program was refused. */
 	__u8 reason[PV_REASON_SIZE];
 };
@@ -905,7 +994,7 @@ struct pv_container_header {
 #define PV_IOC_EXPORT _IOWR('p', 0xb3, struct pv_export)
 
 _Static_assert(PV_IOC_INFO == 0x806870b0, "as crates/abi has it");
-_Static_assert(PV_IOC_OPEN == 0xc0a070b1, "as crates/abi has it");
+_Static_assert(PV_IOC_OPEN == 0xc0a870b1, "as crates/abi has it");
 _Static_assert(PV_IOC_LOAD == 0xc0b070b2, "as crates/abi has it");
 _Static_assert(PV_IOC_EXPORT == 0xc09070b3, "as crates/abi has it");
 
@@ -927,12 +1016,12 @@ _Static_assert(sizeof(struct pv_map) == 88, "pv_map");
 _Static_assert(sizeof(struct pv_field) == 24, "pv_field");
 _Static_assert(sizeof(struct pv_slot) == 16, "pv_slot");
 _Static_assert(sizeof(struct pv_section) == 40, "pv_section");
-_Static_assert(sizeof(struct pv_export_header) == 184, "pv_export_header");
+_Static_assert(sizeof(struct pv_export_header) == 192, "pv_export_header");
 _Static_assert(sizeof(struct pv_export_function) == 48, "pv_export_function");
 _Static_assert(sizeof(struct pv_export_poke) == 48, "pv_export_poke");
 _Static_assert(sizeof(struct pv_export_map) == 96, "pv_export_map");
 _Static_assert(sizeof(struct pv_machine_info) == 104, "pv_machine_info");
-_Static_assert(sizeof(struct pv_open) == 160, "pv_open");
+_Static_assert(sizeof(struct pv_open) == 168, "pv_open");
 _Static_assert(sizeof(struct pv_load) == 176, "pv_load");
 _Static_assert(sizeof(struct pv_export) == 144, "pv_export");
 _Static_assert(sizeof(struct pv_container_header) == 48, "pv_container_header");

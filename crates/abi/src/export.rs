@@ -30,6 +30,10 @@ pub struct ExportHeader {
     pub attach_btf_id: U32,
     /// `OBSTACLE_*` bits: what the program has that cannot be replayed on a device.
     pub obstacles: U32,
+    /// ELF machine number of the kernel, `ARCH_*`.
+    pub arch: U32,
+    /// Bits of a virtual address, as in the machine's fingerprint.
+    pub va_bits: U32,
     /// The verifier's conclusions; `cgroup_storage` are indices into `maps`.
     pub conclusions: Conclusions,
     /// The program's `struct bpf_prog_aux`.
@@ -173,10 +177,10 @@ pub const EXPORT_MAP_CONSTANT: u32 = 1 << 0;
 assert_layout! {
     ExportHeader {
         magic @ 0, version @ 8, size @ 12, name @ 16, prog_type @ 32, expected_attach_type @ 36,
-        attach_btf_id @ 40, obstacles @ 44, conclusions @ 48, aux_address @ 104,
-        text_address @ 112, functions @ 120, code @ 128, insns @ 136, extable @ 144, pokes @ 152,
-        xlated @ 160, maps @ 168, fields @ 176,
-    } = 184;
+        attach_btf_id @ 40, obstacles @ 44, arch @ 48, va_bits @ 52, conclusions @ 56,
+        aux_address @ 112, text_address @ 120, functions @ 128, code @ 136, insns @ 144,
+        extable @ 152, pokes @ 160, xlated @ 168, maps @ 176, fields @ 184,
+    } = 192;
     ExportFunction {
         address @ 0, tag @ 8, code @ 16, insns @ 24, extable @ 32, stack_depth @ 40, flags @ 44,
     } = 48;

@@ -20,7 +20,13 @@ pub const IMAGE_MAX_FUNCTIONS: u32 = 257;
 
 /// Machine code for the target's CPU.
 pub const IMAGE_NATIVE: u32 = 1;
-/// Post-verifier bytecode for the device's own JIT.
+/// Verified bytecode for the device's own JIT: the instructions that the verifier left, which on
+/// the verifier VM were compiled to the native image.
+///
+/// The table `code` holds `struct bpf_insn`s. Exception table and places of tail calls are the
+/// device's JIT's business: `extable` is empty, and of a [`Poke`] only `function`, `map`, `key`,
+/// `insn_idx` and `adjust` are not zero. Calls of the program's own functions and loads of their
+/// addresses have no relocation: their `off` is the function's index, their immediates are zero.
 pub const IMAGE_BYTECODE: u32 = 2;
 
 /// The head of an image.
@@ -33,7 +39,7 @@ pub struct ImageHeader {
     pub version: U32,
     /// Bytes of the whole image, this header included.
     pub size: U32,
-    /// ELF machine number of native code.
+    /// ELF machine number of native code; zero for bytecode.
     pub arch: U32,
     /// [`IMAGE_NATIVE`] or [`IMAGE_BYTECODE`].
     pub kind: U32,
@@ -172,12 +178,29 @@ pub struct Reloc {
     pub addend: I64,
 }
 
-/// Four bytes, relative; must fit as signed.
+/// x86_64: four bytes, relative; must fit as signed.
 pub const FORM_REL32: u16 = 1;
-/// Four bytes, sign-extended by the CPU; must fit as signed.
+/// x86_64: four bytes, sign-extended by the CPU; must fit as signed.
 pub const FORM_ABS32S: u16 = 2;
-/// Eight bytes.
+/// x86_64: eight bytes.
 pub const FORM_ABS64: u16 = 3;
+/// Bytecode: a wide load (`BPF_LD | BPF_IMM | BPF_DW`), 16 bytes. The value goes into its two
+/// immediates, which are zero in the image; everything else stays.
+pub const FORM_BPF_IMM64: u16 = 4;
+/// Bytecode: a call, 8 bytes. The value, relative to `__bpf_call_base`, goes into its immediate, which
+/// is zero in the image, and must fit as signed. On kernels whose JIT looks kernel functions up
+/// by their BTF type id, the call becomes one without such a look-up.
+pub const FORM_BPF_CALL: u16 = 5;
+/// arm64: a call (`bl`), 4 bytes, zero in the image. Relative; must be reachable.
+pub const FORM_A64_CALL26: u16 = 6;
+/// arm64: three instructions that set a register to an address of the kernel, 12 bytes: `movn`,
+/// `movk lsl #16`, `movk lsl #32`. In the image, each has its register (its five lowest bits), and
+/// is zero but for that. Bits 48 to 63 of the value must be ones.
+pub const FORM_A64_ADDR48: u16 = 7;
+/// arm64: three instructions that set a register to a value, 12 bytes, as the kernel's
+/// `emit_a64_mov_i64()` chooses them; in the image as for [`FORM_A64_ADDR48`]. The value must be one for
+/// which it chooses three.
+pub const FORM_A64_MOV64: u16 = 8;
 
 /// Nothing: S is zero, the addend is the address. Only relative fields need it (x86_64: a per-CPU
 /// variable addressed relative to the instruction).

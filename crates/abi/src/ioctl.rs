@@ -79,9 +79,18 @@ pub struct Open {
     pub target: u32,
     /// In: zero.
     pub flags: u32,
-    /// Out: why the bundle was refused.
+    /// Out: `OPEN_*` bits: which images of that target fit.
+    pub fit: u32,
+    /// In: zero.
+    pub reserved: u32,
+    /// Out: why the bundle was refused, or why native images do not fit if only they do not.
     pub reason: [u8; REASON_SIZE],
 }
+
+/// Native images fit this machine.
+pub const OPEN_NATIVE: u32 = 1 << 0;
+/// Bytecode images fit this machine.
+pub const OPEN_BYTECODE: u32 = 1 << 1;
 
 /// A program to load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
@@ -104,8 +113,9 @@ pub struct Load {
     pub program: u32,
     /// In: zero.
     pub flags: u32,
-    /// In: zero.
-    pub reserved: u32,
+    /// In: which of the program's images `image` and `symbols` are: [`crate::image::IMAGE_NATIVE`] or
+    /// [`crate::image::IMAGE_BYTECODE`].
+    pub kind: u32,
     /// Out: why the program was refused.
     pub reason: [u8; REASON_SIZE],
 }
@@ -128,11 +138,11 @@ assert_layout! {
     Info { abi_version @ 0, build_id_size @ 4, build_id @ 8, fingerprint @ 40 } = 104;
     Open {
         manifest @ 0, signature @ 8, manifest_size @ 16, signature_size @ 20, target @ 24,
-        flags @ 28, reason @ 32,
-    } = 160;
+        flags @ 28, fit @ 32, reserved @ 36, reason @ 40,
+    } = 168;
     Load {
         image @ 0, symbols @ 8, map_fds @ 16, image_size @ 24, symbols_size @ 28, map_count @ 32,
-        program @ 36, flags @ 40, reserved @ 44, reason @ 48,
+        program @ 36, flags @ 40, kind @ 44, reason @ 48,
     } = 176;
     Export { buffer @ 0, size @ 8, program @ 12, reason @ 16 } = 144;
 }

@@ -6,6 +6,7 @@
 use core::fmt;
 
 use crate::manifest::{
+    ARCH_ARM, ARCH_ARM64, ARCH_X86_64, JIT_ARM64_BTI, JIT_ARM64_LSE, JIT_ARM64_PAC, JIT_ARM64_VHE,
     JIT_X86_BMI2, JIT_X86_CALL_DEPTH, JIT_X86_IBT, JIT_X86_INDIRECT_THUNK_ITS, JIT_X86_RETHUNK,
     JIT_X86_RETPOLINE, JIT_X86_RETPOLINE_LFENCE, POLICY_BYPASS_SPEC_V1, POLICY_BYPASS_SPEC_V4,
     POLICY_READ_KERNEL, POLICY_WRITE_USER,
@@ -217,11 +218,22 @@ impl MapType {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Architecture(pub u32);
 
+impl Architecture {
+    /// 64-bit x86.
+    pub const X86_64: Self = Self(ARCH_X86_64);
+    /// 64-bit arm.
+    pub const ARM64: Self = Self(ARCH_ARM64);
+    /// 32-bit arm.
+    pub const ARM: Self = Self(ARCH_ARM);
+}
+
 impl fmt::Display for Architecture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            62 => f.pad("x86_64"),
-            other => write!(f, "ELF machine {other}"),
+        match *self {
+            Self::X86_64 => f.pad("x86_64"),
+            Self::ARM64 => f.pad("arm64"),
+            Self::ARM => f.pad("arm"),
+            Self(other) => write!(f, "ELF machine {other}"),
         }
     }
 }
@@ -234,11 +246,10 @@ pub struct Bits {
 }
 
 impl Bits {
-    /// The `JIT_X86_*` bits.
-    pub fn jit_x86(bits: u64) -> Self {
-        Self {
-            bits,
-            names: &[
+    /// The `JIT_*` bits of an architecture.
+    pub fn jit(architecture: Architecture, bits: u64) -> Self {
+        let names: &[_] = match architecture {
+            Architecture::X86_64 => &[
                 (JIT_X86_BMI2, "BMI2"),
                 (JIT_X86_RETPOLINE, "retpolines"),
                 (JIT_X86_RETPOLINE_LFENCE, "lfence retpolines"),
@@ -247,7 +258,15 @@ impl Bits {
                 (JIT_X86_RETHUNK, "return thunks"),
                 (JIT_X86_IBT, "indirect branch tracking"),
             ],
-        }
+            Architecture::ARM64 => &[
+                (JIT_ARM64_LSE, "LSE atomics"),
+                (JIT_ARM64_VHE, "VHE"),
+                (JIT_ARM64_PAC, "pointer authentication"),
+                (JIT_ARM64_BTI, "branch target identification"),
+            ],
+            _ => &[],
+        };
+        Self { bits, names }
     }
 
     /// The `POLICY_*` bits.

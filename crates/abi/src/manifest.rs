@@ -74,18 +74,22 @@ pub struct Target {
 
 /// What the verifier's conclusions and the JIT's output depend on, beside the kernel build.
 ///
-/// All fields but `cpu_limit` must be equal on the device. `cpu_limit` is a bound: the verifier
-/// knows that `bpf_get_smp_processor_id()` is below it, so a device may have fewer CPUs, never more.
+/// What the verifier's conclusions depend on must fit for every image: `arch`, `page_shift` and `policy`
+/// are equal on the device, and `cpu_limit` is a bound: the verifier knows that
+/// `bpf_get_smp_processor_id()` is below it, so a device may have fewer CPUs, never more. The
+/// other fields are what native code depends on: they must be equal for native images, while
+/// bytecode is compiled by the device itself.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
 )]
 #[repr(C)]
 pub struct Fingerprint {
-    /// ELF machine number (`EM_X86_64` is 62).
+    /// ELF machine number, `ARCH_*`.
     pub arch: U32,
     /// log2 of the page size.
     pub page_shift: U32,
-    /// Bits of a virtual address (x86_64: 48, or 57 with five-level paging).
+    /// Bits of a virtual address (x86_64: 48, or 57 with five-level paging; arm64: `vabits_actual`;
+    /// arm: 32).
     pub va_bits: U32,
     /// The kernel's `nr_cpu_ids`.
     pub cpu_limit: U32,
@@ -104,6 +108,13 @@ pub struct Fingerprint {
     pub reserved: [u8; 16],
 }
 
+/// 64-bit x86 (`EM_X86_64`).
+pub const ARCH_X86_64: u32 = 62;
+/// 64-bit arm (`EM_AARCH64`).
+pub const ARCH_ARM64: u32 = 183;
+/// 32-bit arm (`EM_ARM`).
+pub const ARCH_ARM: u32 = 40;
+
 /// x86_64: the CPU has BMI2 (`shlx` and friends are emitted).
 pub const JIT_X86_BMI2: u64 = 1 << 0;
 /// x86_64: indirect jumps go through retpolines.
@@ -118,6 +129,15 @@ pub const JIT_X86_CALL_DEPTH: u64 = 1 << 4;
 pub const JIT_X86_RETHUNK: u64 = 1 << 5;
 /// x86_64: functions start with `endbr64` (whatever the CPU has: the configuration decides).
 pub const JIT_X86_IBT: u64 = 1 << 6;
+
+/// arm64: the CPU has LSE atomics, and they are emitted.
+pub const JIT_ARM64_LSE: u64 = 1 << 0;
+/// arm64: the kernel runs at EL2 (VHE): per-CPU variables are found through `tpidr_el2`.
+pub const JIT_ARM64_VHE: u64 = 1 << 1;
+/// arm64: return addresses are signed (the configuration decides).
+pub const JIT_ARM64_PAC: u64 = 1 << 2;
+/// arm64: functions start with a landing pad (the configuration decides).
+pub const JIT_ARM64_BTI: u64 = 1 << 3;
 
 /// The kernel guards nobody's programs against Spectre v1 (`mitigations=off`). Else it spares those
 /// who have `CAP_PERFMON`.

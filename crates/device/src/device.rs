@@ -5,6 +5,7 @@ use std::io::{self, Read, Seek};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use preverify_abi::ABI_VERSION;
+use preverify_abi::image::IMAGE_NATIVE;
 use preverify_abi::ioctl::{DEVICE_PATH, Info, Load, Open, REASON_SIZE};
 use preverify_bundle::{Image, Program, ReadError, Reader, SectionId, Target};
 use zerocopy::FromZeros;
@@ -135,6 +136,7 @@ impl<R: Read + Seek> OpenBundle<'_, R> {
     ) -> Result<OwnedFd, DeviceError> {
         let mut argument = Load::new_zeroed();
         argument.program = image.number;
+        argument.kind = IMAGE_NATIVE;
         ioctl::load(
             self.descriptor.as_fd(),
             &image.image,

@@ -22,6 +22,10 @@ pub struct Export {
     pub attach_btf_id: u32,
     /// `OBSTACLE_*` bits.
     pub obstacles: u32,
+    /// ELF machine number of the kernel.
+    pub arch: u32,
+    /// Bits of a virtual address.
+    pub va_bits: u32,
     /// What the verifier found out.
     pub conclusions: Conclusions,
     /// The program's `struct bpf_prog_aux`.
@@ -269,6 +273,8 @@ impl Export {
             expected_attach_type: head.expected_attach_type.get(),
             attach_btf_id: head.attach_btf_id.get(),
             obstacles: head.obstacles.get(),
+            arch: head.arch.get(),
+            va_bits: head.va_bits.get(),
             conclusions: head.conclusions,
             aux_address: head.aux_address.get(),
             text_address: head.text_address.get(),

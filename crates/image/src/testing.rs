@@ -200,6 +200,8 @@ fn export(functions: &[Vec<Piece>], layout: &Layout) -> Export {
         expected_attach_type: 37,
         attach_btf_id: 0,
         obstacles: 0,
+        arch: 62,
+        va_bits: 48,
         conclusions: Conclusions {
             verified_insns: 123.into(),
             visible_functions: u32::try_from(functions.len()).unwrap().into(),
@@ -423,6 +425,8 @@ pub(crate) fn export_bytes(export: &Export) -> Vec<u8> {
         expected_attach_type: export.expected_attach_type.into(),
         attach_btf_id: export.attach_btf_id.into(),
         obstacles: export.obstacles.into(),
+        arch: export.arch.into(),
+        va_bits: export.va_bits.into(),
         conclusions: export.conclusions,
         aux_address: export.aux_address.into(),
         text_address: export.text_address.into(),

@@ -80,7 +80,11 @@ fn as_text(info: &Info) -> String {
         ("CPUs at most", fingerprint.cpu_limit.to_string()),
         (
             "JIT",
-            Bits::jit_x86(fingerprint.jit_flags.get()).to_string(),
+            Bits::jit(
+                Architecture(fingerprint.arch.get()),
+                fingerprint.jit_flags.get(),
+            )
+            .to_string(),
         ),
         (
             "verifier",
