@@ -33,7 +33,13 @@ pub struct Relocation {
 ///
 /// `map_names` are the names of the program's maps; a map without a name is shown by its number.
 pub fn disassemble(image: &Image, map_names: &[&str]) -> Vec<Line> {
-    let Machine::X86_64 = image.machine;
+    match image.machine {
+        Machine::X86_64 => disassemble_x86_64(image, map_names),
+        Machine::Arm64 | Machine::Bpf => Vec::new(),
+    }
+}
+
+fn disassemble_x86_64(image: &Image, map_names: &[&str]) -> Vec<Line> {
     let mut lines = Vec::new();
     for (index, function) in image.functions.iter().enumerate() {
         let fields = function.relocs.iter();
@@ -64,7 +70,7 @@ fn name(image: &Image, map_names: &[&str], reloc: &Reloc, end: usize) -> String 
     // A relative field counts from the end of its instruction.
     let behind = match reloc.form {
         Form::Rel32 => (end as u64).wrapping_sub(reloc.offset.into()),
-        Form::Abs32S | Form::Abs64 => 0,
+        _ => 0,
     };
     let addend = reloc.addend.wrapping_add_unsigned(behind);
     let map = |index: u32| match usize::try_from(index)

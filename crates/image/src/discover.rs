@@ -22,6 +22,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use preverify_abi::image::{self as abi, Conclusions};
+use preverify_abi::kinds::Architecture;
 use sha2::{Digest, Sha256};
 
 pub use self::error::{At, DiscoverError, Obstacles};
@@ -48,6 +49,16 @@ pub fn discover(a: Capture<'_>, b: Capture<'_>) -> Result<Image, DiscoverError> 
         call_bases: [a, b].map(|capture| capture.symbols.address_of("__bpf_call_base")),
     };
     both.check()?;
+    let arch = a.export.arch;
+    let machine = match Machine::native(arch) {
+        Some(Machine::X86_64) => Machine::X86_64,
+        _ => {
+            return Err(DiscoverError::Architecture {
+                program: both.program(),
+                arch: Architecture(arch),
+            });
+        }
+    };
     let xlated = both.clean_bytecode(
         "the program's bytecode",
         &a.export.xlated,
@@ -60,7 +71,7 @@ pub fn discover(a: Capture<'_>, b: Capture<'_>) -> Result<Image, DiscoverError> 
     };
     let (functions, symbols) = link(both, both.functions(&xlated)?)?;
     Ok(Image {
-        machine: Machine::X86_64,
+        machine,
         conclusions,
         functions,
         pokes: both.pokes()?,
@@ -110,6 +121,8 @@ impl<'a> Both<'a> {
                 text: a.text_address,
             });
         }
+        self.equal("the architecture", &a.arch, &b.arch)?;
+        self.equal("the bits of an address", &a.va_bits, &b.va_bits)?;
         let size = |capture: Capture<'_>| capture.symbols.end() - capture.symbols.text();
         self.equal("the kernel's size", &size(self.a), &size(self.b))?;
         self.equal("the program's name", &a.name, &b.name)?;
@@ -194,7 +207,9 @@ impl<'a> Both<'a> {
         let mut bytes = a.code.clone();
         for address in &addresses {
             let start = address.offset as usize;
-            bytes[start..start + address.form.size()].fill(0);
+            address
+                .form
+                .vacate(&mut bytes[start..start + address.form.size()]);
         }
         Ok(Draft {
             function: Function {

@@ -4,6 +4,7 @@ use std::fmt;
 
 use preverify_abi::image as abi;
 use preverify_abi::image::{Conclusions, Extable, Poke};
+use preverify_abi::manifest::{ARCH_ARM64, ARCH_X86_64};
 
 use crate::export::Insn;
 pub use crate::sections::{ImageError, Sections, TooLarge};
@@ -11,7 +12,7 @@ pub use crate::sections::{ImageError, Sections, TooLarge};
 /// A program made loadable on one kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Image {
-    /// The machine that the code is for.
+    /// What the code is for.
     pub machine: Machine,
     /// What the verifier found out.
     pub conclusions: Conclusions,
@@ -25,24 +26,63 @@ pub struct Image {
     pub symbols: Vec<Symbol>,
 }
 
-/// A machine that images exist for.
+/// What an image's code is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Machine {
     /// 64-bit x86.
     X86_64,
+    /// 64-bit arm.
+    Arm64,
+    /// No CPU, but the JIT of the device's kernel: verified bytecode.
+    Bpf,
 }
 
 impl Machine {
-    /// The ELF machine number.
+    /// The ELF machine number of native code; zero for bytecode.
     pub fn number(self) -> u32 {
         match self {
-            Self::X86_64 => 62,
+            Self::X86_64 => ARCH_X86_64,
+            Self::Arm64 => ARCH_ARM64,
+            Self::Bpf => 0,
         }
     }
 
-    /// The machine of an ELF machine number.
-    pub fn from_number(number: u32) -> Option<Self> {
-        (number == Self::X86_64.number()).then_some(Self::X86_64)
+    /// The machine whose native code has an ELF machine number, if there are native images for it.
+    pub fn native(number: u32) -> Option<Self> {
+        [Self::X86_64, Self::Arm64]
+            .into_iter()
+            .find(|machine| machine.number() == number)
+    }
+
+    /// `IMAGE_NATIVE` or `IMAGE_BYTECODE`.
+    pub(crate) fn kind(self) -> u32 {
+        match self {
+            Self::X86_64 | Self::Arm64 => abi::IMAGE_NATIVE,
+            Self::Bpf => abi::IMAGE_BYTECODE,
+        }
+    }
+
+    /// The forms of addresses in such code.
+    pub(crate) fn forms(self) -> &'static [Form] {
+        match self {
+            Self::X86_64 => &[Form::Rel32, Form::Abs32S, Form::Abs64],
+            Self::Arm64 => &[
+                Form::A64Call26,
+                Form::A64Addr48,
+                Form::A64Mov64,
+                Form::Abs64,
+            ],
+            Self::Bpf => &[Form::BpfImm64, Form::BpfCall],
+        }
+    }
+
+    /// What the offsets of relocated fields are multiples of.
+    pub(crate) fn alignment(self) -> usize {
+        match self {
+            Self::X86_64 => 1,
+            Self::Arm64 => 4,
+            Self::Bpf => 8,
+        }
     }
 }
 
@@ -79,20 +119,45 @@ pub struct Reloc {
 /// How an address is written into code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Form {
-    /// Four bytes, relative to the field.
+    /// x86_64: four bytes, relative to the field.
     Rel32,
-    /// Four bytes that the CPU sign-extends.
+    /// x86_64: four bytes that the CPU sign-extends.
     Abs32S,
     /// Eight bytes.
     Abs64,
+    /// Bytecode: the two immediates of a wide load.
+    BpfImm64,
+    /// Bytecode: the immediate of a call, relative to `__bpf_call_base`.
+    BpfCall,
+    /// arm64: a call (`bl`), relative to itself.
+    A64Call26,
+    /// arm64: three instructions that set a register to an address of the kernel.
+    A64Addr48,
+    /// arm64: three instructions that set a register to any value, chosen by the value.
+    A64Mov64,
 }
 
 impl Form {
-    /// Bytes of the field.
+    /// Bytes of the field, with all instructions that an address is spread over.
     pub fn size(self) -> usize {
         match self {
-            Self::Rel32 | Self::Abs32S => 4,
-            Self::Abs64 => 8,
+            Self::Rel32 | Self::Abs32S | Self::A64Call26 => 4,
+            Self::Abs64 | Self::BpfCall => 8,
+            Self::A64Addr48 | Self::A64Mov64 => 12,
+            Self::BpfImm64 => 16,
+        }
+    }
+
+    /// Takes the address out of a field, and leaves what else is in it.
+    pub(crate) fn vacate(self, field: &mut [u8]) {
+        for (index, byte) in field.iter_mut().enumerate() {
+            *byte &= match self {
+                Self::Rel32 | Self::Abs32S | Self::Abs64 | Self::A64Call26 => 0,
+                Self::BpfImm64 | Self::BpfCall if index % 8 < 4 => 0xff,
+                // The register of each of the three instructions.
+                Self::A64Addr48 | Self::A64Mov64 if index % 4 == 0 => 0x1f,
+                Self::BpfImm64 | Self::BpfCall | Self::A64Addr48 | Self::A64Mov64 => 0,
+            };
         }
     }
 
@@ -101,13 +166,27 @@ impl Form {
             Self::Rel32 => abi::FORM_REL32,
             Self::Abs32S => abi::FORM_ABS32S,
             Self::Abs64 => abi::FORM_ABS64,
+            Self::BpfImm64 => abi::FORM_BPF_IMM64,
+            Self::BpfCall => abi::FORM_BPF_CALL,
+            Self::A64Call26 => abi::FORM_A64_CALL26,
+            Self::A64Addr48 => abi::FORM_A64_ADDR48,
+            Self::A64Mov64 => abi::FORM_A64_MOV64,
         }
     }
 
     pub(crate) fn from_number(number: u16) -> Option<Self> {
-        [Self::Rel32, Self::Abs32S, Self::Abs64]
-            .into_iter()
-            .find(|form| form.number() == number)
+        [
+            Self::Rel32,
+            Self::Abs32S,
+            Self::Abs64,
+            Self::BpfImm64,
+            Self::BpfCall,
+            Self::A64Call26,
+            Self::A64Addr48,
+            Self::A64Mov64,
+        ]
+        .into_iter()
+        .find(|form| form.number() == number)
     }
 }
 

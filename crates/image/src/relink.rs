@@ -3,8 +3,12 @@
 use thiserror::Error;
 
 use crate::Capture;
-use crate::image::{Form, Function, Image, Reloc, Symbol, Target};
+use crate::export::Insn;
+use crate::image::{Form, Function, Image, Machine, Reloc, Symbol, Target};
 use crate::symbols::KernelSymbols;
+
+/// `BPF_PSEUDO_FUNC`: the source register of a wide load of a function's address.
+const PSEUDO_FUNC: u8 = 4;
 
 /// The addresses of one boot, and of one load of the program there.
 #[derive(Clone, Debug)]
@@ -108,13 +112,18 @@ pub enum Problem {
     )]
     NoModuleSymbol(String),
     /// The value does not fit.
-    #[error("the value {value:#x} does not fit into {} bytes", .form.size())]
+    #[error("the value {value:#x} does not fit into 4 bytes")]
     Overflow {
         /// The value.
         value: u64,
         /// The field.
         form: Form,
     },
+    /// Calls of bytecode are relative to a symbol that this kernel lacks.
+    #[error(
+        "is relative to `__bpf_call_base`, which the kernel's symbols do not have exactly once"
+    )]
+    NoCallBase,
     /// The field is not within the code.
     #[error("the field does not lie within the code")]
     Outside,
@@ -155,7 +164,43 @@ fn relink_function(
         write(reloc, image, address, addresses, &mut code)
             .map_err(|problem| (reloc.offset, problem))?;
     }
+    if image.machine == Machine::Bpf {
+        write_own_functions(&mut code, addresses)?;
+    }
     Ok(code)
+}
+
+/// Bytecode names the program's own functions by their numbers, without relocations.
+fn write_own_functions(code: &mut [u8], addresses: &Addresses<'_>) -> Result<(), (u32, Problem)> {
+    let (insns, _) = code.as_chunks_mut::<8>();
+    let mut rest = insns.iter_mut();
+    let mut offset = 0;
+    while let Some(low) = rest.next() {
+        let insn = Insn::from_bytes(*low);
+        let mut high = (insn.code == Insn::LD_IMM64).then(|| rest.next()).flatten();
+        let is_callback = insn.code == Insn::LD_IMM64 && insn.source() == PSEUDO_FUNC;
+        if is_callback || insn.is_own_call() {
+            let address = u32::try_from(insn.off)
+                .map_err(|_| (offset, Problem::NoFunction(u32::MAX)))
+                .and_then(|index| {
+                    let address = entry(&addresses.functions, index).copied();
+                    address.ok_or((offset, Problem::NoFunction(index)))
+                })?;
+            // The kernel, too, takes four bytes of the distance of a call, whether it fits or not:
+            // what is called stands elsewhere.
+            let value = match is_callback {
+                true => address,
+                false => address.wrapping_sub(call_base(addresses).map_err(|it| (offset, it))?),
+            };
+            let [low_half, high_half] = halves(value);
+            low[4..].copy_from_slice(&low_half);
+            if let Some(high) = &mut high {
+                high[4..].copy_from_slice(&high_half);
+            }
+        }
+        offset += if high.is_some() { 16 } else { 8 };
+    }
+    Ok(())
 }
 
 fn write(
@@ -167,20 +212,47 @@ fn write(
 ) -> Result<(), Problem> {
     let target = address_of(reloc.target, image, addresses)?;
     let value = target.wrapping_add_signed(reloc.addend);
-    let bytes = match reloc.form {
-        Form::Rel32 => {
-            let position = function.wrapping_add(reloc.offset.into());
-            word(value.wrapping_sub(position), reloc.form)?.to_vec()
-        }
-        Form::Abs32S => word(value, reloc.form)?.to_vec(),
-        Form::Abs64 => value.to_le_bytes().to_vec(),
-    };
     let start = usize::try_from(reloc.offset).map_err(|_| Problem::Outside)?;
     let field = code
         .get_mut(start..)
-        .and_then(|rest| rest.get_mut(..bytes.len()));
-    field.ok_or(Problem::Outside)?.copy_from_slice(&bytes);
+        .and_then(|rest| rest.get_mut(..reloc.form.size()))
+        .ok_or(Problem::Outside)?;
+    match reloc.form {
+        Form::Rel32 => {
+            let position = function.wrapping_add(reloc.offset.into());
+            field.copy_from_slice(&word(value.wrapping_sub(position), reloc.form)?);
+        }
+        Form::Abs32S => field.copy_from_slice(&word(value, reloc.form)?),
+        Form::Abs64 => field.copy_from_slice(&value.to_le_bytes()),
+        Form::BpfImm64 => {
+            let [low, high] = halves(value);
+            field[4..8].copy_from_slice(&low);
+            field[12..].copy_from_slice(&high);
+        }
+        Form::BpfCall => {
+            let distance = value.wrapping_sub(call_base(addresses)?);
+            field[4..].copy_from_slice(&word(distance, reloc.form)?);
+        }
+        Form::A64Call26 | Form::A64Addr48 | Form::A64Mov64 => {
+            return Err(Problem::Overflow {
+                value,
+                form: reloc.form,
+            });
+        }
+    }
     Ok(())
+}
+
+/// The lower and the upper half of a value.
+fn halves(value: u64) -> [[u8; 4]; 2] {
+    let [a, b, c, d, e, f, g, h] = value.to_le_bytes();
+    [[a, b, c, d], [e, f, g, h]]
+}
+
+/// What the immediates of bytecode's calls are relative to.
+fn call_base(addresses: &Addresses<'_>) -> Result<u64, Problem> {
+    let base = addresses.symbols.address_of("__bpf_call_base");
+    base.ok_or(Problem::NoCallBase)
 }
 
 fn word(value: u64, form: Form) -> Result<[u8; 4], Problem> {

@@ -4,8 +4,8 @@
 //! to eight bytes, nothing else. [`Image::parse`] refuses everything that is written differently.
 
 use preverify_abi::image::{
-    self as abi, IMAGE_MAGIC, IMAGE_MAX_FUNCTIONS, IMAGE_MAX_SIZE, IMAGE_NATIVE, ImageHeader,
-    SYMBOLS_MAGIC, SymbolsHeader,
+    self as abi, IMAGE_BYTECODE, IMAGE_MAGIC, IMAGE_MAX_FUNCTIONS, IMAGE_MAX_SIZE, IMAGE_NATIVE,
+    ImageHeader, SYMBOLS_MAGIC, SymbolsHeader,
 };
 use preverify_abi::{ABI_VERSION, Range, Table};
 use thiserror::Error;
@@ -17,6 +17,9 @@ use crate::records::{BoundsError, header, range, table};
 
 /// All tables start at multiples of this.
 const ALIGNMENT: usize = 8;
+
+/// Bytes of an instruction of bytecode.
+const INSN_SIZE: usize = 8;
 
 /// Bytes that a patched jump takes.
 const POKE_SIZE: usize = 5;
@@ -102,8 +105,10 @@ pub enum ImageError {
         /// The ELF machine number.
         found: u32,
     },
-    /// No native code.
-    #[error("the image is of kind {found}; this program reads native images ({IMAGE_NATIVE})")]
+    /// Neither native code nor bytecode.
+    #[error(
+        "the image is of kind {found}; this program reads native images ({IMAGE_NATIVE}) and bytecode ({IMAGE_BYTECODE})"
+    )]
     Kind {
         /// The kind.
         found: u32,
@@ -151,7 +156,15 @@ pub enum ImageError {
         /// Bytes of the function.
         size: usize,
     },
-    /// A tail call outside the program.
+    /// No bytecode.
+    #[error("the bytecode of function {function} cannot be: {problem}")]
+    Bytecode {
+        /// The function.
+        function: usize,
+        /// What is wrong.
+        problem: &'static str,
+    },
+    /// A tail call outside the program; one of bytecode has no place in machine code.
     #[error("tail call {index} does not lie within function {function}")]
     Poke {
         /// The tail call.
@@ -186,8 +199,8 @@ pub enum ImageError {
 /// What is wrong with a relocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum RelocProblem {
-    /// No such form.
-    #[error("unknown form {0}")]
+    /// No such form in such code.
+    #[error("form {0} is none of such code's")]
     Form(u16),
     /// No such kind, or an index where there is nothing to choose from.
     #[error("unknown kind {kind} with index {index}")]
@@ -208,9 +221,14 @@ pub enum RelocProblem {
     /// Absolute addresses need no relocation unless they are written relative to the code.
     #[error("an absolute address is written in an absolute form")]
     Absolute,
-    /// Outside the code, or not behind the one before.
-    #[error("the field at offset {0} is outside the code or not behind the one before")]
+    /// Outside the code, not behind the one before, or not at the start of an instruction.
+    #[error(
+        "the field at offset {0} is outside the code, not behind the one before, or within an instruction"
+    )]
     Place(u32),
+    /// Another instruction.
+    #[error("the instruction at offset {0} is not one whose address has this form")]
+    Instruction(u32),
     /// The field must be zero.
     #[error("the field at offset {0} of the code is not zero")]
     NotZeroed(u32),
@@ -262,7 +280,7 @@ impl Image {
             xlated: writer.table(&xlated)?,
             size: writer.size()?.into(),
             arch: self.machine.number().into(),
-            kind: IMAGE_NATIVE.into(),
+            kind: self.machine.kind().into(),
             conclusions: self.conclusions,
             symbol_count: word(self.symbols.len())?.into(),
             reserved: 0.into(),
@@ -391,14 +409,12 @@ fn parse_image(bytes: &[u8], symbols: Vec<Symbol>) -> Result<Image, ImageError> 
         head.version.get(),
         head.size.get(),
     )?;
-    let machine = Machine::from_number(head.arch.get()).ok_or(ImageError::Machine {
-        found: head.arch.get(),
-    })?;
-    if head.kind.get() != IMAGE_NATIVE {
-        return Err(ImageError::Kind {
-            found: head.kind.get(),
-        });
-    }
+    let machine = match (head.kind.get(), head.arch.get()) {
+        (IMAGE_BYTECODE, 0) => Machine::Bpf,
+        (IMAGE_NATIVE, found) => Machine::native(found).ok_or(ImageError::Machine { found })?,
+        (IMAGE_BYTECODE, found) => return Err(ImageError::Machine { found }),
+        (found, _) => return Err(ImageError::Kind { found }),
+    };
     if usize::try_from(head.symbol_count.get()) != Ok(symbols.len()) {
         return Err(ImageError::SymbolCount {
             expected: head.symbol_count.get(),
@@ -437,9 +453,12 @@ fn parse_image(bytes: &[u8], symbols: Vec<Symbol>) -> Result<Image, ImageError> 
         let relocs = range(relocs, "relocs", record.relocs, owner).map_err(bounds)?;
         let extable = range(extable, "extable", record.extable, owner).map_err(bounds)?;
         check_extable(index, extable, code.len())?;
+        if machine == Machine::Bpf {
+            check_bytecode(index, code, extable)?;
+        }
         functions.push(Function {
             tag: record.tag,
-            relocs: parse_relocs(index, relocs, code, records.len(), symbols.len())?,
+            relocs: parse_relocs(machine, index, relocs, code, records.len(), symbols.len())?,
             code: code.to_vec(),
             extable: extable.to_vec(),
             stack_depth: record.stack_depth.get(),
@@ -447,7 +466,7 @@ fn parse_image(bytes: &[u8], symbols: Vec<Symbol>) -> Result<Image, ImageError> 
         });
     }
     for (index, poke) in pokes.iter().enumerate() {
-        if !is_within(poke, &functions) {
+        if !is_within(machine, poke, &functions) {
             return Err(ImageError::Poke {
                 index,
                 function: poke.function.get(),
@@ -524,9 +543,32 @@ fn check_extable(function: usize, extable: &[abi::Extable], size: usize) -> Resu
     Ok(())
 }
 
-fn is_within(poke: &abi::Poke, functions: &[Function]) -> bool {
+/// Bytecode is whole instructions, and knows nothing of what the JIT makes of them.
+fn check_bytecode(
+    function: usize,
+    code: &[u8],
+    extable: &[abi::Extable],
+) -> Result<(), ImageError> {
+    let error = |problem| Err(ImageError::Bytecode { function, problem });
+    if code.is_empty() || !code.len().is_multiple_of(INSN_SIZE) {
+        return error("its bytes are not whole instructions");
+    }
+    if !extable.is_empty() {
+        return error("it has an exception table, which is for the JIT to make");
+    }
+    Ok(())
+}
+
+fn is_within(machine: Machine, poke: &abi::Poke, functions: &[Function]) -> bool {
     let within = || {
         let function = functions.get(usize::try_from(poke.function.get()).ok()?)?;
+        if machine == Machine::Bpf {
+            let places = [poke.target, poke.bypass, poke.bypass_target];
+            return places
+                .iter()
+                .all(|place| place.get() == 0)
+                .then_some(&[][..]);
+        }
         let target = usize::try_from(poke.target.get()).ok()?;
         let bypass = usize::try_from(poke.bypass.get()).ok()?;
         let bypass_target = usize::try_from(poke.bypass_target.get()).ok()?;
@@ -538,6 +580,7 @@ fn is_within(poke: &abi::Poke, functions: &[Function]) -> bool {
 }
 
 fn parse_relocs(
+    machine: Machine,
     function: usize,
     records: &[abi::Reloc],
     code: &[u8],
@@ -552,15 +595,26 @@ fn parse_relocs(
             index,
             problem,
         };
-        let reloc = parse_reloc(record, functions, symbols).map_err(error)?;
+        let reloc = parse_reloc(machine, record, functions, symbols).map_err(error)?;
         let place = || {
             let offset = usize::try_from(reloc.offset).ok()?;
             let field = code.get(offset..offset.checked_add(reloc.form.size())?)?;
-            (offset >= end).then_some((offset, field))
+            let fits = offset >= end && offset.is_multiple_of(machine.alignment());
+            fits.then_some((offset, field))
         };
         let (offset, field) = place().ok_or(error(RelocProblem::Place(reloc.offset)))?;
-        if field.iter().any(|&byte| byte != 0) {
+        let mut vacant = field.to_vec();
+        reloc.form.vacate(&mut vacant);
+        if vacant != field {
             return Err(error(RelocProblem::NotZeroed(reloc.offset)));
+        }
+        let opcode = match reloc.form {
+            Form::BpfImm64 => Some(Insn::LD_IMM64),
+            Form::BpfCall => Some(Insn::CALL),
+            _ => None,
+        };
+        if opcode.is_some_and(|opcode| field.first() != Some(&opcode)) {
+            return Err(error(RelocProblem::Instruction(reloc.offset)));
         }
         end = offset + reloc.form.size();
         relocs.push(reloc);
@@ -569,12 +623,15 @@ fn parse_relocs(
 }
 
 fn parse_reloc(
+    machine: Machine,
     record: &abi::Reloc,
     functions: usize,
     symbols: usize,
 ) -> Result<Reloc, RelocProblem> {
     let form = record.form.get();
-    let form = Form::from_number(form).ok_or(RelocProblem::Form(form))?;
+    let form = Form::from_number(form)
+        .filter(|form| machine.forms().contains(form))
+        .ok_or(RelocProblem::Form(form))?;
     let (kind, index) = (record.kind.get(), record.index.get());
     let target = Target::from_number(kind, index).ok_or(RelocProblem::Kind { kind, index })?;
     let check = |index: u32, count: usize| match usize::try_from(index) {
@@ -731,12 +788,14 @@ mod tests {
     #[test]
     fn heads_that_are_not_this_version_are_refused() {
         let whole = image().to_sections().unwrap();
-        let changes: [(&str, usize, u8); 6] = [
+        let changes: [(&str, usize, u8); 7] = [
             ("starts with", 0, b'X'),
-            ("version 2", 8, 2),
+            ("version 1", 8, 1),
             ("says that it has", 12, whole.image[12] ^ 8),
-            ("ELF machine 183", 16, 183),
-            ("is of kind 2", 20, 2),
+            ("ELF machine 40", 16, 40),
+            // Bytecode is for no machine.
+            ("ELF machine 62", 20, 2),
+            ("is of kind 3", 20, 3),
             ("refers to 3 symbols", 128, 3),
         ];
         for (what, offset, byte) in changes {

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use preverify_abi::export as abi;
+use preverify_abi::kinds::Architecture;
 use thiserror::Error;
 
 use crate::hex::Hex;
@@ -18,6 +19,16 @@ pub enum DiscoverError {
         program: String,
         /// What it has.
         obstacles: Obstacles,
+    },
+    /// There are no images of machine code for this machine.
+    #[error(
+        "the program `{program}` was compiled for {arch}, for which there are no native images; bytecode images are for all architectures"
+    )]
+    Architecture {
+        /// The program.
+        program: String,
+        /// The machine.
+        arch: Architecture,
     },
     /// The export and the symbols come from different boots.
     #[error(

@@ -140,7 +140,7 @@ fn operand(
                 .address
                 .wrapping_add(range.end as u64)
                 .wrapping_add_signed(field),
-            Form::Abs32S | Form::Abs64 => field.cast_unsigned(),
+            _ => field.cast_unsigned(),
         })
     };
     let (Some(value_a), Some(value_b)) = (value(a), value(b)) else {
@@ -151,7 +151,7 @@ fn operand(
     let bias = match form {
         // An instruction has at most 15 bytes.
         Form::Rel32 => i64::try_from(range.end - offset).unwrap_or(i64::MAX),
-        Form::Abs32S | Form::Abs64 => 0,
+        _ => 0,
     };
     Ok(Some(Operand {
         instruction: range,
@@ -172,6 +172,6 @@ fn field(bytes: &[u8], offset: usize, form: Form) -> Option<i64> {
     let bytes = bytes.get(offset..)?;
     Some(match form {
         Form::Rel32 | Form::Abs32S => i32::from_le_bytes(*bytes.first_chunk()?).into(),
-        Form::Abs64 => i64::from_le_bytes(*bytes.first_chunk()?),
+        _ => i64::from_le_bytes(*bytes.first_chunk()?),
     })
 }
