@@ -13,6 +13,7 @@
 
 #include "arch.h"
 #include "compat/program.h"
+#include "functions.h"
 #include "jit.h"
 #include "relocate.h"
 #include "symbols.h"
@@ -38,13 +39,11 @@ struct pv_build {
 
 static int pv_build_alloc(struct pv_build *build);
 static void pv_build_free(struct pv_build *build);
-static int pv_add_functions(struct pv_build *build, struct pv_reason *reason);
 static int pv_alloc_memory(struct pv_build *build, struct pv_reason *reason);
 static int pv_write_code(struct pv_build *build, struct pv_reason *reason);
-static int pv_add_pokes(struct pv_build *build, struct pv_reason *reason);
+static void pv_locate_pokes(const struct pv_build *build);
 static int pv_finish_code(struct pv_build *build, struct pv_reason *reason);
 static void pv_finish_pokes(struct bpf_prog *prog);
-static void pv_finish_program(struct pv_build *build);
 
 int pv_jit(struct bpf_prog *prog, const struct pv_image *image, struct pv_reason *reason)
 {
@@ -58,7 +57,7 @@ int pv_jit(struct bpf_prog *prog, const struct pv_image *image, struct pv_reason
 	err = pv_build_alloc(&build);
 	if (err)
 		return pv_refuse(reason, err, "no memory for the program's functions");
-	err = pv_add_functions(&build, reason);
+	err = pv_functions_add(prog, image, reason);
 	if (err)
 		goto out;
 	err = pv_alloc_memory(&build, reason);
@@ -67,14 +66,15 @@ int pv_jit(struct bpf_prog *prog, const struct pv_image *image, struct pv_reason
 	err = pv_write_code(&build, reason);
 	if (err)
 		goto out;
-	err = pv_add_pokes(&build, reason);
+	err = pv_pokes_add(prog, image, reason);
 	if (err)
 		goto out;
+	pv_locate_pokes(&build);
 	err = pv_finish_code(&build, reason);
 	if (err)
 		goto out;
 	pv_finish_pokes(prog);
-	pv_finish_program(&build);
+	pv_functions_finish(prog);
 out:
 	pv_build_free(&build);
 	return err;
@@ -106,74 +106,6 @@ static void pv_build_free(struct pv_build *build)
 	}
 	kfree(build->memory);
 	kfree(build->code);
-}
-
-/* Whose code a function's is: a program of one function is that function. */
-static struct bpf_prog *pv_owner(const struct pv_build *build, u32 function)
-{
-	return build->count == 1 ? build->prog : build->prog->aux->func[function];
-}
-
-static struct bpf_prog *pv_new_function(const struct pv_build *build, u32 index);
-
-/* The program frees its functions, and the array if there is one function at least. */
-static int pv_add_functions(struct pv_build *build, struct pv_reason *reason)
-{
-	u32 visible = le32_to_cpu(build->image->header->conclusions.visible_functions);
-	struct bpf_prog *prog = build->prog;
-	struct bpf_prog **functions;
-	u32 i;
-
-	if (build->count == 1)
-		return 0;
-
-	functions = kcalloc(build->count, sizeof(*functions), GFP_KERNEL);
-	if (!functions)
-		return pv_refuse(reason, -ENOMEM, "no memory for the program's functions");
-	for (i = 0; i < build->count; i++) {
-		functions[i] = pv_new_function(build, i);
-		if (!functions[i])
-			goto err_functions;
-		prog->aux->func = functions;
-		pv_set_owned_functions(prog, i + 1);
-	}
-	for (i = 0; i < build->count; i++) {
-		functions[i]->aux->func = functions;
-		pv_set_owned_functions(functions[i], build->count);
-		if (!pv_set_visible_functions(functions[i], visible))
-			return pv_refuse(reason, -EBADMSG,
-					 "the image hides functions, which this kernel cannot");
-	}
-	pv_set_visible_functions(prog, visible);
-	return 0;
-
-err_functions:
-	if (!i)
-		kfree(functions);
-	return pv_refuse(reason, -ENOMEM, "no memory for the program's functions");
-}
-
-static struct bpf_prog *pv_new_function(const struct pv_build *build, u32 index)
-{
-	const struct pv_function *record = &build->image->functions[index];
-	u32 flags = le32_to_cpu(record->flags);
-	struct bpf_prog *function;
-
-	function = pv_call(bpf_prog_alloc_no_stats)(bpf_prog_size(0), GFP_USER);
-	if (!function)
-		return NULL;
-	function->type = build->prog->type;
-	function->is_func = 1;
-	function->jit_requested = 1;
-	pv_set_sleepable(function, pv_is_sleepable(build->prog));
-	pv_set_changes_pkt_data(function, flags & PV_FUNCTION_CHANGES_PKT_DATA);
-	memcpy(function->tag, record->tag, sizeof(function->tag));
-	function->aux->func_idx = index;
-	/* As the kernel names functions without BTF. */
-	function->aux->name[0] = 'F';
-	function->aux->stack_depth = le32_to_cpu(record->stack_depth);
-	function->aux->tail_call_reachable = flags & PV_FUNCTION_TAIL_CALL_REACHABLE;
-	return function;
 }
 
 /* All functions first: each can refer to each. */
@@ -250,20 +182,16 @@ static void pv_write_extable(const struct pv_build *build, u32 function)
 					&records[i]);
 }
 
+/* Their prog arrays are checked where the program gets its descriptors. */
 static int pv_check_pokes(const struct pv_build *build, struct pv_reason *reason)
 {
-	const struct bpf_prog_aux *aux = build->prog->aux;
-	u32 i, function, map;
+	u32 i, function;
 
 	for (i = 0; i < pv_count(&build->image->header->pokes); i++) {
 		const struct pv_poke *poke = &build->image->pokes[i];
 
 		function = le32_to_cpu(poke->function);
-		map = le32_to_cpu(poke->map);
-		if (function >= build->count || map >= aux->used_map_cnt ||
-		    aux->used_maps[map]->map_type != BPF_MAP_TYPE_PROG_ARRAY ||
-		    le32_to_cpu(poke->key) >= aux->used_maps[map]->max_entries ||
-		    le32_to_cpu(poke->adjust) > U8_MAX ||
+		if (function >= build->count || le32_to_cpu(poke->adjust) > U8_MAX ||
 		    !pv_arch_poke_good(build->memory[function].writable,
 				       le32_to_cpu(build->image->functions[function].code.count),
 				       poke))
@@ -273,56 +201,22 @@ static int pv_check_pokes(const struct pv_build *build, struct pv_reason *reason
 	return 0;
 }
 
-static void pv_fill_poke(const struct pv_build *build, const struct pv_poke *record,
-			 struct bpf_jit_poke_descriptor *poke);
-
-/* The program frees the descriptors, and lets go of the prog arrays. */
-static int pv_add_pokes(struct pv_build *build, struct pv_reason *reason)
+/* Nobody patches them yet: they are not marked as stable. */
+static void pv_locate_pokes(const struct pv_build *build)
 {
-	u32 count = pv_count(&build->image->header->pokes);
-	struct bpf_prog_aux *aux = build->prog->aux;
-	struct bpf_map *map;
-	int err;
+	const struct bpf_prog_aux *aux = build->prog->aux;
 	u32 i;
 
-	if (!count)
-		return 0;
+	for (i = 0; i < aux->size_poke_tab; i++) {
+		const struct pv_poke *record = &build->image->pokes[i];
+		struct bpf_jit_poke_descriptor *poke = &aux->poke_tab[i];
+		u8 *code = build->code[le32_to_cpu(record->function)];
 
-	aux->poke_tab = kcalloc(count, sizeof(*aux->poke_tab), GFP_KERNEL);
-	if (!aux->poke_tab)
-		return pv_refuse(reason, -ENOMEM, "no memory for the program's tail calls");
-	aux->size_poke_tab = count;
-	for (i = 0; i < count; i++)
-		pv_fill_poke(build, &build->image->pokes[i], &aux->poke_tab[i]);
-	for (i = 0; build->count > 1 && i < build->count; i++) {
-		aux->func[i]->aux->poke_tab = aux->poke_tab;
-		aux->func[i]->aux->size_poke_tab = count;
+		poke->tailcall_target = code + le32_to_cpu(record->target);
+		poke->tailcall_bypass = code + le32_to_cpu(record->bypass);
+		poke->bypass_addr = code + le32_to_cpu(record->bypass_target);
+		poke->adj_off = le32_to_cpu(record->adjust);
 	}
-
-	for (i = 0; i < count; i++) {
-		map = aux->poke_tab[i].tail_call.map;
-		err = map->ops->map_poke_track(map, aux);
-		if (err)
-			return pv_refuse(reason, err, "no memory for the program's tail calls");
-	}
-	return 0;
-}
-
-static void pv_fill_poke(const struct pv_build *build, const struct pv_poke *record,
-			 struct bpf_jit_poke_descriptor *poke)
-{
-	u32 function = le32_to_cpu(record->function);
-	u8 *code = build->code[function];
-
-	poke->tailcall_target = code + le32_to_cpu(record->target);
-	poke->tailcall_bypass = code + le32_to_cpu(record->bypass);
-	poke->bypass_addr = code + le32_to_cpu(record->bypass_target);
-	poke->aux = pv_owner(build, function)->aux;
-	poke->tail_call.map = build->prog->aux->used_maps[le32_to_cpu(record->map)];
-	poke->tail_call.key = le32_to_cpu(record->key);
-	poke->adj_off = le32_to_cpu(record->adjust);
-	poke->reason = BPF_POKE_REASON_TAIL_CALL;
-	poke->insn_idx = le32_to_cpu(record->insn_idx);
 }
 
 /* From here on the functions' owners free the code. */
@@ -334,7 +228,7 @@ static int pv_finish_code(struct pv_build *build, struct pv_reason *reason)
 	for (i = 0; i < build->count; i++) {
 		const struct pv_function *record = &build->image->functions[i];
 		struct pv_memory *memory = &build->memory[i];
-		struct bpf_prog *owner = pv_owner(build, i);
+		struct bpf_prog *owner = pv_function_owner(build->prog, i);
 
 		err = pv_jit_finalize(owner, memory->header, memory->writable_header);
 		/* Even when it fails, it has freed both. */
@@ -371,19 +265,4 @@ static void pv_finish_pokes(struct bpf_prog *prog)
 		WRITE_ONCE(poke->tailcall_target_stable, true);
 		mutex_unlock(&array->aux->poke_mutex);
 	}
-}
-
-/* A program of several functions runs its first. */
-static void pv_finish_program(struct pv_build *build)
-{
-	struct bpf_prog *prog = build->prog;
-	struct bpf_prog *first = pv_owner(build, 0);
-
-	if (first == prog)
-		return;
-	prog->bpf_func = first->bpf_func;
-	prog->jited_len = first->jited_len;
-	prog->jited = 1;
-	prog->aux->num_exentries = first->aux->num_exentries;
-	prog->aux->extable = first->aux->extable;
 }
