@@ -14,6 +14,7 @@
 //! - [`export`]: what the verifier VM's kernel part tells about a loaded program.
 //! - [`ioctl`]: how user space talks to the kernel part.
 //! - [`kinds`]: names of the kernel's enumerations, for people.
+//! - [`words`]: a machine's fingerprint, for people.
 //! - [`container`]: the `.pvb` file around a manifest, its signature and its sections. Kernels
 //!   never see it.
 #![no_std]
@@ -25,6 +26,7 @@ pub mod image;
 pub mod ioctl;
 pub mod kinds;
 pub mod manifest;
+pub mod words;
 
 use zerocopy::little_endian::U32;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};

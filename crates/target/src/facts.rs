@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use preverify_abi::ioctl::Info;
-use preverify_abi::kinds::{Architecture, Bits};
 use preverify_abi::manifest::Fingerprint;
+use preverify_abi::words;
 use serde::{Deserialize, Serialize};
 
 use crate::files::hex;
@@ -78,39 +78,9 @@ pub fn fingerprint_words(
     fingerprint: &Fingerprint,
     return_thunk: Option<&str>,
 ) -> Vec<(&'static str, String)> {
-    let returns = match (fingerprint.return_thunk.get(), return_thunk) {
-        (0, _) => "plain".to_owned(),
-        (_, Some(name)) => format!("through {name}"),
-        (offset, None) => format!("through _text+{offset:#x}"),
-    };
-    let cfi = match fingerprint.cfi_mode.get() {
-        0 => "none".to_owned(),
-        mode => format!("mode {mode}"),
-    };
-    vec![
-        (
-            "architecture",
-            Architecture(fingerprint.arch.get()).to_string(),
-        ),
-        ("page size", format!("2^{}", fingerprint.page_shift)),
-        ("address bits", fingerprint.va_bits.to_string()),
-        ("CPUs at most", fingerprint.cpu_limit.to_string()),
-        (
-            "JIT",
-            Bits::jit(
-                Architecture(fingerprint.arch.get()),
-                fingerprint.jit_flags.get(),
-            )
-            .to_string(),
-        ),
-        (
-            "verifier",
-            Bits::policy(fingerprint.policy.get()).to_string(),
-        ),
-        ("returns", returns),
-        ("JIT hardening", fingerprint.jit_harden.to_string()),
-        ("CFI", cfi),
-    ]
+    words::facts(fingerprint, return_thunk)
+        .map(|fact| (fact.name, fact.to_string()))
+        .collect()
 }
 
 mod hexadecimal {
