@@ -4,6 +4,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use preverify_abi::kinds::Architecture;
 use preverify_bundle::{Algorithm, Bundle, Signer, SignerError};
 use preverify_pipeline::{BuildError, Object, Verified, Verifier};
 use preverify_target::debian::{self, Apt, DebianError};
@@ -153,7 +154,7 @@ pub fn object(name: &str) -> Result<Object, LabError> {
 pub fn busybox() -> Result<PathBuf, LabError> {
     let cache = default_cache()?;
     let folder = cache.join("busybox");
-    let debs = Apt::open(&cache)?.download(&["busybox-static"], &folder)?;
+    let debs = Apt::open(&cache, Architecture::X86_64)?.download(&["busybox-static"], &folder)?;
     let deb = debs.first().expect("one package was asked for");
     Ok(debian::unpack(deb, &folder)?.join("bin/busybox"))
 }

@@ -22,6 +22,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use preverify_abi::kinds::Architecture;
 use preverify_target::debian::{Apt, DebianError};
 use preverify_target::{TargetError, default_cache};
 use serde::{Deserialize, Serialize};
@@ -91,7 +92,7 @@ pub struct CorpusObject {
 pub fn build() -> Result<(), CorpusError> {
     let cache = default_cache()?;
     let corpus = folder(&cache);
-    let apt = Apt::open(&cache)?;
+    let apt = Apt::open(&cache, Architecture::X86_64)?;
     if let Some(failure) = apt.update()? {
         println!("going on with the package lists that there are: {failure}");
     }
@@ -131,14 +132,18 @@ pub fn build() -> Result<(), CorpusError> {
 /// The parts of a kernel's source that the corpus was made from.
 pub fn linux_source() -> Result<PathBuf, CorpusError> {
     let cache = default_cache()?;
-    selftests::linux_source(&Apt::open(&cache)?, &folder(&cache))
+    selftests::linux_source(&Apt::open(&cache, Architecture::X86_64)?, &folder(&cache))
 }
 
 /// The objects in one of Debian's packages, with absolute paths.
 pub fn debian_objects(package: &'static str) -> Result<Vec<CorpusObject>, CorpusError> {
     let cache = default_cache()?;
     let corpus = folder(&cache);
-    let mut found = debian::collect(&Apt::open(&cache)?, &corpus, &[package])?;
+    let mut found = debian::collect(
+        &Apt::open(&cache, Architecture::X86_64)?,
+        &corpus,
+        &[package],
+    )?;
     for object in &mut found {
         object.path = corpus.join(&object.path);
     }

@@ -8,6 +8,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use preverify_abi::kinds::Architecture;
+
 use crate::error::TargetError;
 use crate::files::Lock;
 use crate::run::{self, CommandError};
@@ -46,18 +48,20 @@ pub enum DebianError {
     },
 }
 
-/// apt with its own state. Only one process at a time has it: others wait.
+/// apt with its own state, for one architecture's packages. Only one process at a time has it: others wait.
 #[derive(Debug)]
 pub struct Apt {
     options: Vec<String>,
     lists: PathBuf,
+    /// What names of packages of that architecture end with.
+    suffix: &'static str,
     _lock: Lock,
 }
 
 /// A package that can be downloaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offer {
-    /// The package's name.
+    /// The package's name, as it was asked for: `libxdp1`, `libxdp1:arm64`.
     pub name: String,
     /// Its file's name: `libxdp1_1.3.1-1_amd64.deb`.
     pub file: String,
@@ -70,7 +74,7 @@ pub struct Offer {
 /// A downloaded package.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Deb {
-    /// The package's name.
+    /// The package's name, without an architecture.
     pub name: String,
     /// Name, version and architecture: `libxdp1_1.3.1-1_amd64`.
     pub stem: String,
@@ -79,9 +83,16 @@ pub struct Deb {
 }
 
 impl Apt {
-    /// apt with its state in a folder of the cache.
-    pub fn open(cache: &Path) -> Result<Self, TargetError> {
-        let folder = cache.join("apt");
+    /// apt with its state in a folder of the cache. It knows the packages of the architecture beside the host's.
+    ///
+    /// Each architecture has lists of its own: a mirror that fails for one of them fails for nobody else.
+    pub fn open(cache: &Path, architecture: Architecture) -> Result<Self, TargetError> {
+        let (name, suffix) = match architecture {
+            Architecture::ARM64 => ("arm64", ":arm64"),
+            Architecture::ARM => ("armhf", ":armhf"),
+            _ => (HOST, ""),
+        };
+        let folder = cache.join("apt").join(name);
         for part in ["lists/partial", "archives/partial"] {
             create_folder(&folder.join(part))?;
         }
@@ -98,6 +109,7 @@ impl Apt {
             // Hosts that throw these away (containers) would have them made for every question.
             folder_of("Dir::Cache::pkgcache", &folder.join("pkgcache.bin")),
             folder_of("Dir::Cache::srcpkgcache", &folder.join("srcpkgcache.bin")),
+            format!("APT::Architectures={HOST},{name}"),
             // Descriptions in other languages are of no use.
             "Acquire::Languages=none".to_owned(),
             // As root, apt would drop to a user who cannot write here.
@@ -108,8 +120,14 @@ impl Apt {
         Ok(Self {
             options,
             lists: folder.join("lists"),
+            suffix,
             _lock: lock,
         })
+    }
+
+    /// What apt calls a package of this architecture, where the host's would be meant otherwise.
+    pub fn package(&self, name: &str) -> String {
+        format!("{name}{}", self.suffix)
     }
 
     /// Brings the package lists up to date. If one of the host's sources fails but there are lists,
@@ -183,7 +201,7 @@ impl Apt {
         let debs: Vec<Deb> = offers
             .iter()
             .map(|offer| Deb {
-                name: offer.name.clone(),
+                name: plain(&offer.name).to_owned(),
                 stem: offer.file.trim_end_matches(".deb").to_owned(),
                 path: folder.join(&offer.file),
             })
@@ -192,7 +210,7 @@ impl Apt {
             if deb.path.exists() {
                 continue;
             }
-            let mut command = self.command("apt-get", &["download", &deb.name]);
+            let mut command = self.command("apt-get", &["download", &offer.name]);
             run::output(command.current_dir(&partial), "apt")?;
             let file = partial.join(&offer.file);
             fs::rename(&file, &deb.path).map_err(at(&file))?;
@@ -210,6 +228,14 @@ impl Apt {
         command.args(&self.options).args(arguments);
         command
     }
+}
+
+/// What Debian calls the architecture of hosts.
+const HOST: &str = "amd64";
+
+/// A package's name without an architecture.
+fn plain(name: &str) -> &str {
+    name.split_once(':').map_or(name, |(plain, _)| plain)
 }
 
 /// Unpacks a package into `folder/STEM`, once.
@@ -247,7 +273,7 @@ fn parse_offer(name: &str, text: &str) -> Option<Offer> {
         .find_map(|line| {
             let mut words = line.split(' ').skip(1);
             let file = words.next()?;
-            (file.split('_').next()? == name).then_some(())?;
+            (file.split('_').next()? == plain(name)).then_some(())?;
             Some(Offer {
                 name: name.to_owned(),
                 file: file.to_owned(),
@@ -302,6 +328,12 @@ mod tests {
         assert_eq!((offer.size, offer.sha256.as_str()), (7, "b0"));
         assert_eq!(parse_offer("libx-dev", text).unwrap().sha256, "b1");
         assert_eq!(parse_offer("lib", text), None);
+        // Files have their architecture elsewhere.
+        let foreign = parse_offer("libx:arm64", text).unwrap();
+        assert_eq!(
+            (foreign.name.as_str(), foreign.file),
+            ("libx:arm64", offer.file)
+        );
         let weak = "'http://mirror/x.deb' x_1_all.deb 1 MD5Sum:a\n";
         assert_eq!(parse_offer("x", weak), None);
     }

@@ -165,7 +165,7 @@ impl Store {
     fn find(&self, source: &Source, progress: &mut Progress<'_>) -> Result<Found, TargetError> {
         match source {
             Source::Debian(kernel) => {
-                let apt = Apt::open(&self.cache)?;
+                let apt = Apt::open(&self.cache, preverify_abi::kinds::Architecture::X86_64)?;
                 let packages = kernel.find(&apt, progress)?;
                 Ok(Found {
                     release: packages.release.clone(),
