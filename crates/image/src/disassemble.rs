@@ -1,7 +1,7 @@
 //! Images as people read them.
 
-use crate::image::{Form, Image, Machine, Reloc, Target};
-use crate::x86_64::listing;
+use crate::image::{Form, Image, Reloc, Target};
+use crate::native::native;
 
 /// One instruction of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,25 +33,16 @@ pub struct Relocation {
 ///
 /// `map_names` are the names of the program's maps; a map without a name is shown by its number.
 pub fn disassemble(image: &Image, map_names: &[&str]) -> Vec<Line> {
-    match image.machine {
-        Machine::X86_64 => disassemble_x86_64(image, map_names),
-        Machine::Arm64 | Machine::Bpf => Vec::new(),
-    }
-}
-
-fn disassemble_x86_64(image: &Image, map_names: &[&str]) -> Vec<Line> {
+    let Some(native) = native(image.machine) else {
+        return Vec::new();
+    };
     let mut lines = Vec::new();
     for (index, function) in image.functions.iter().enumerate() {
-        let fields = function.relocs.iter();
-        // On machines that cannot address it, there is no such code either.
-        let fields: Vec<usize> = fields
-            .map(|reloc| usize::try_from(reloc.offset).unwrap_or(usize::MAX))
-            .collect();
-        let name = |field: usize, end| name(image, map_names, &function.relocs[field], end);
-        for decoded in listing::decode(&function.code, &fields, name) {
-            let relocation = decoded.field.map(|field| Relocation {
-                reloc: function.relocs[field],
-                name: name(field, decoded.range.end),
+        let name = |reloc: usize, end| name(image, map_names, &function.relocs[reloc], end);
+        for decoded in native.list(&function.code, &function.relocs, &name) {
+            let relocation = decoded.reloc.map(|reloc| Relocation {
+                reloc: function.relocs[reloc],
+                name: name(reloc, decoded.range.end),
             });
             lines.push(Line {
                 function: index,

@@ -32,8 +32,7 @@ use self::function::{Address, FunctionView};
 use crate::Capture;
 use crate::export::{self, Insn, Map};
 use crate::image::{Function, Image, Machine, Reloc, Symbol, Target};
-use crate::x86_64::operands::Code64;
-use crate::x86_64::pokes::is_pristine;
+use crate::native::{Native, TailCalls, native};
 
 /// Something as it is in each of the two boots.
 type Pair = [u64; 2];
@@ -50,15 +49,12 @@ pub fn discover(a: Capture<'_>, b: Capture<'_>) -> Result<Image, DiscoverError> 
     };
     both.check()?;
     let arch = a.export.arch;
-    let machine = match Machine::native(arch) {
-        Some(Machine::X86_64) => Machine::X86_64,
-        _ => {
-            return Err(DiscoverError::Architecture {
-                program: both.program(),
-                arch: Architecture(arch),
-            });
-        }
-    };
+    let machine = Machine::native(arch);
+    let machine = machine.and_then(|machine| Some((machine, native(machine)?)));
+    let (machine, native) = machine.ok_or_else(|| DiscoverError::Architecture {
+        program: both.program(),
+        arch: Architecture(arch),
+    })?;
     let xlated = both.clean_bytecode(
         "the program's bytecode",
         &a.export.xlated,
@@ -69,12 +65,12 @@ pub fn discover(a: Capture<'_>, b: Capture<'_>) -> Result<Image, DiscoverError> 
         tag: both.tag(&xlated, 0),
         ..a.export.conclusions
     };
-    let (functions, symbols) = link(both, both.functions(&xlated)?)?;
+    let (functions, symbols) = link(both, both.functions(native, &xlated)?)?;
     Ok(Image {
         machine,
         conclusions,
         functions,
-        pokes: both.pokes()?,
+        pokes: both.pokes(native.tail_calls())?,
         xlated,
         symbols,
     })
@@ -149,10 +145,8 @@ impl<'a> Both<'a> {
         self.equal("the number of functions", &a.len(), &b.len())?;
         for (index, (a, b)) in a.iter().zip(b).enumerate() {
             let what = |part: &str| format!("{part} of function {index}");
-            self.equal(what("the bytes of code"), &a.code.len(), &b.code.len())?;
             self.equal(what("the stack depth"), &a.stack_depth, &b.stack_depth)?;
             self.equal(what("the flags"), &a.flags, &b.flags)?;
-            self.equal(what("the exception table"), &a.extable, &b.extable)?;
         }
         Ok(())
     }
@@ -174,19 +168,19 @@ impl<'a> Both<'a> {
         })
     }
 
-    fn functions(self, xlated: &[Insn]) -> Result<Vec<Draft>, DiscoverError> {
+    fn functions(self, native: &dyn Native, xlated: &[Insn]) -> Result<Vec<Draft>, DiscoverError> {
         let (a, b) = (&self.a.export.functions, &self.b.export.functions);
         let pairs = a.iter().zip(b).enumerate();
         pairs
-            .map(|(index, (a, b))| self.function(index, a, b, xlated))
+            .map(|(index, (a, b))| self.function(native, index, [a, b], xlated))
             .collect()
     }
 
     fn function(
         self,
+        native: &dyn Native,
         index: usize,
-        a: &export::Function,
-        b: &export::Function,
+        [a, b]: [&export::Function; 2],
         xlated: &[Insn],
     ) -> Result<Draft, DiscoverError> {
         self.clean_bytecode(
@@ -199,8 +193,9 @@ impl<'a> Both<'a> {
         let view = FunctionView {
             both: self,
             index,
-            a: code(a),
-            b: code(b),
+            native,
+            a,
+            b,
             loads: Loads::of(&a.insns, &b.insns, several),
         };
         let addresses = view.addresses()?;
@@ -260,18 +255,26 @@ impl<'a> Both<'a> {
         Ok(clean_a)
     }
 
-    fn pokes(self) -> Result<Vec<abi::Poke>, DiscoverError> {
+    fn pokes(self, tail_calls: TailCalls) -> Result<Vec<abi::Poke>, DiscoverError> {
         let pokes = |capture: Capture<'_>| -> Result<Vec<abi::Poke>, DiscoverError> {
             let pokes = capture.export.pokes.iter().enumerate();
-            pokes
-                .map(|(index, poke)| {
-                    relative_poke(capture, poke).map_err(|problem| DiscoverError::Poke {
-                        program: self.program(),
-                        index,
-                        problem,
-                    })
+            let pokes = pokes.map(|(index, poke)| {
+                let poke = match tail_calls {
+                    TailCalls::Patched(is_pristine) => {
+                        relative_poke(capture, poke, is_pristine).map(Some)
+                    }
+                    TailCalls::Unprepared => match [poke.target, poke.bypass, poke.bypass_target] {
+                        [0, 0, 0] => Ok(None),
+                        _ => Err("it has places to patch, which the JIT of this machine never has"),
+                    },
+                };
+                poke.map_err(|problem| DiscoverError::Poke {
+                    program: self.program(),
+                    index,
+                    problem,
                 })
-                .collect()
+            });
+            pokes.filter_map(Result::transpose).collect()
         };
         let (a, b) = (pokes(self.a)?, pokes(self.b)?);
         self.equal("the tail calls", &a, &b)?;
@@ -342,13 +345,6 @@ fn geometry(map: &Map) -> impl PartialEq + Debug {
     )
 }
 
-fn code(function: &export::Function) -> Code64<'_> {
-    Code64 {
-        address: function.address,
-        bytes: &function.code,
-    }
-}
-
 /// Eight bytes that depend on the program and the function, and on no boot.
 fn digest(xlated: &[Insn], index: usize) -> [u8; 8] {
     let mut digest = Sha256::new();
@@ -360,7 +356,11 @@ fn digest(xlated: &[Insn], index: usize) -> [u8; 8] {
     std::array::from_fn(|byte| digest[byte])
 }
 
-fn relative_poke(capture: Capture<'_>, poke: &export::Poke) -> Result<abi::Poke, &'static str> {
+fn relative_poke(
+    capture: Capture<'_>,
+    poke: &export::Poke,
+    is_pristine: fn(&[u8], u32, u32, u32) -> bool,
+) -> Result<abi::Poke, &'static str> {
     let export = capture.export;
     // The main program's `aux` stands for its first function.
     let index = poke.function.unwrap_or(0);

@@ -12,11 +12,13 @@
 
 #![forbid(unsafe_code)]
 
+mod aarch64;
 mod disassemble;
 mod discover;
 pub mod export;
 mod hex;
 pub mod image;
+mod native;
 mod prove;
 mod records;
 mod relink;

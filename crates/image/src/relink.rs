@@ -3,6 +3,7 @@
 use thiserror::Error;
 
 use crate::Capture;
+use crate::aarch64::encode;
 use crate::export::Insn;
 use crate::image::{Form, Function, Image, Machine, Reloc, Symbol, Target};
 use crate::symbols::KernelSymbols;
@@ -119,6 +120,20 @@ pub enum Problem {
         /// The field.
         form: Form,
     },
+    /// A call does not reach so far.
+    #[error("calls {value:#x}, which is not within 128 MiB, or no multiple of four bytes")]
+    Unreachable {
+        /// What is called.
+        value: u64,
+    },
+    /// Three instructions do not set a register to that.
+    #[error(
+        "sets a register to {value:#x}, for which the kernel's JIT does not take three instructions"
+    )]
+    NotThree {
+        /// The value.
+        value: u64,
+    },
     /// Calls of bytecode are relative to a symbol that this kernel lacks.
     #[error(
         "is relative to `__bpf_call_base`, which the kernel's symbols do not have exactly once"
@@ -233,11 +248,22 @@ fn write(
             let distance = value.wrapping_sub(call_base(addresses)?);
             field[4..].copy_from_slice(&word(distance, reloc.form)?);
         }
-        Form::A64Call26 | Form::A64Addr48 | Form::A64Mov64 => {
-            return Err(Problem::Overflow {
-                value,
-                form: reloc.form,
-            });
+        Form::A64Call26 => {
+            let place = function.wrapping_add(reloc.offset.into());
+            let call = encode::call(place, value).ok_or(Problem::Unreachable { value })?;
+            field.copy_from_slice(&call.to_le_bytes());
+        }
+        Form::A64Addr48 | Form::A64Mov64 => {
+            // What is left of each of the three instructions is its register.
+            let register = u32::from(field[0] & 31);
+            let instructions = match reloc.form {
+                Form::A64Addr48 => encode::address(register, value).map(Vec::from),
+                _ => Some(encode::value(register, value)).filter(|found| found.len() == 3),
+            };
+            let instructions = instructions.ok_or(Problem::NotThree { value })?;
+            for (word, instruction) in field.chunks_exact_mut(4).zip(instructions) {
+                word.copy_from_slice(&instruction.to_le_bytes());
+            }
         }
     }
     Ok(())

@@ -180,7 +180,7 @@ fn export(functions: &[Vec<Piece>], layout: &Layout) -> Export {
                 extable: vec![Extable {
                     offset: 5.into(),
                     fixup: 0x5003.into(),
-                    data: 21.into(),
+                    data: 7.into(),
                     reserved: 0.into(),
                 }],
                 stack_depth: 16,

@@ -14,6 +14,42 @@
 //! Everything else is the same in all boots of one kernel on one machine. The guard of `PROBE_MEM`
 //! loads constants that look like addresses (`VSYSCALL_ADDR`, a limit): they are the same, too.
 
-pub(crate) mod listing;
-pub(crate) mod operands;
-pub(crate) mod pokes;
+mod exceptions;
+mod listing;
+mod operands;
+mod pokes;
+
+use preverify_abi::image::Extable;
+
+use crate::image::Reloc;
+use crate::native::{Code, Decoded, Native, Obstruction, Operand, TailCalls};
+
+/// Code for 64-bit x86.
+pub(crate) struct X86;
+
+impl Native for X86 {
+    fn operands(&self, a: Code<'_>, b: Code<'_>) -> Result<Vec<Operand>, Obstruction> {
+        operands::operands(a, b)
+    }
+
+    fn check_exception(&self, code: &[u8], entry: &Extable) -> Result<(), &'static str> {
+        exceptions::check(code, entry)
+    }
+
+    fn tail_calls(&self) -> TailCalls {
+        TailCalls::Patched(pokes::is_pristine)
+    }
+
+    fn text(&self, code: Code<'_>, offset: usize) -> String {
+        listing::text(code, offset)
+    }
+
+    fn list(
+        &self,
+        code: &[u8],
+        relocs: &[Reloc],
+        name: &dyn Fn(usize, usize) -> String,
+    ) -> Vec<Decoded> {
+        listing::list(code, relocs, name)
+    }
+}

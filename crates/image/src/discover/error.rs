@@ -126,6 +126,50 @@ pub enum DiscoverError {
         /// What has it.
         meaning: String,
     },
+    /// An address that the JIT writes by another number of instructions than most.
+    #[error(
+        "{at}: {meaning} has an address ({a:#x} in one boot, {b:#x} in the other) that the JIT loads by other than three instructions, which most other addresses do not fit into: load the program again, so that its maps lie elsewhere"
+    )]
+    ShortGroup {
+        /// Where.
+        at: Box<At>,
+        /// What has the address.
+        meaning: String,
+        /// The address in one boot.
+        a: u64,
+        /// The address in the other.
+        b: u64,
+    },
+    /// A kernel function near enough for a call by one instruction.
+    #[error(
+        "{at}: {meaning} lies within 128 MiB of the program, so that the JIT calls it by one instruction, which on a device may not reach it: the kernel's address layout lets calls be short here; boot again, with KASLR (no `nokaslr` on the command line)"
+    )]
+    ShortCall {
+        /// Where.
+        at: Box<At>,
+        /// What is called.
+        meaning: String,
+    },
+    /// Something that the JIT does not write.
+    #[error("{at}: this is not as the kernel's JIT writes it: {rule}")]
+    Foreign {
+        /// Where.
+        at: Box<At>,
+        /// What it writes.
+        rule: &'static str,
+    },
+    /// An entry of an exception table that the kernel's handler does not understand as the JIT means it.
+    #[error("program `{program}`, function {function}, exception {index}: {problem}")]
+    Exception {
+        /// The program.
+        program: String,
+        /// The function, by index.
+        function: usize,
+        /// The entry, by index.
+        index: usize,
+        /// What is wrong.
+        problem: &'static str,
+    },
     /// The machine code says one thing, the bytecode another.
     #[error(
         "{at}: this is the address of {meaning}, but no instruction of the verified bytecode loads that"

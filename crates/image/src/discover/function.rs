@@ -5,18 +5,24 @@ use std::ops::Range;
 use super::bytecode::{Loads, Verdict};
 use super::places::Place;
 use super::{At, Both, DiscoverError, Pair};
+use crate::export;
 use crate::hex::Hex;
 use crate::image::Form;
-use crate::x86_64::listing::text;
-use crate::x86_64::operands::{Code64, Obstruction, Operand, OperandKind, is_within, operands};
+use crate::native::{Code, Native, Obstruction, Operand, OperandKind};
+
+/// What a register can be set to, but for constants.
+const UNKNOWN_POINTER: &str = "programs with pointers of the verifier's own (bpf_obj_new, bpf_obj_drop, \
+     lists and trees of objects) cannot be made loadable";
 
 /// One function in both boots.
 pub(super) struct FunctionView<'a> {
     pub(super) both: Both<'a>,
     /// Which one.
     pub(super) index: usize,
-    pub(super) a: Code64<'a>,
-    pub(super) b: Code64<'a>,
+    /// The code that their machine has.
+    pub(super) native: &'a dyn Native,
+    pub(super) a: &'a export::Function,
+    pub(super) b: &'a export::Function,
     /// What its bytecode loads.
     pub(super) loads: Loads,
 }
@@ -25,9 +31,11 @@ impl FunctionView<'_> {
     /// All operands that are relocated, by rising offset. Outside of them, the function is the same
     /// in both boots.
     pub(super) fn addresses(&self) -> Result<Vec<Address>, DiscoverError> {
+        let operands = self.operands()?;
+        self.check_exceptions()?;
         let mut addresses = Vec::new();
         let mut pointers = Vec::new();
-        for operand in self.operands()? {
+        for operand in operands {
             addresses.extend(self.address(&operand)?);
             let [a, b] = operand.values;
             if operand.kind == OperandKind::Immediate && a != b {
@@ -46,93 +54,139 @@ impl FunctionView<'_> {
     }
 
     fn operands(&self) -> Result<Vec<Operand>, DiscoverError> {
-        let bytes = |code: Code64<'_>, range: Range<usize>| {
+        let bytes = |code: Code<'_>, range: Range<usize>| {
             Hex(code.bytes.get(range).unwrap_or_default().to_vec())
         };
-        operands(self.a, self.b).map_err(|obstruction| match obstruction {
+        let (a, b) = (code(self.a), code(self.b));
+        let operands = self.native.operands(a, b);
+        operands.map_err(|obstruction| match obstruction {
             Obstruction::Undecodable { offset } => DiscoverError::Undecodable {
                 at: self.at(offset),
-                bytes: bytes(self.a, offset..self.a.bytes.len().min(offset + 15)),
+                bytes: bytes(a, offset..a.bytes.len().min(offset + 15)),
+            },
+            Obstruction::Sizes => DiscoverError::Differ {
+                program: self.both.program(),
+                what: format!("the bytes of code of function {}", self.index),
+                a: a.bytes.len().to_string(),
+                b: b.bytes.len().to_string(),
             },
             Obstruction::Differs { instruction } => DiscoverError::Unclassified {
                 at: self.at(instruction.start),
-                other: text(self.b, instruction.start),
-                a: bytes(self.a, instruction.clone()),
-                b: bytes(self.b, instruction),
+                other: self.native.text(b, instruction.start),
+                a: bytes(a, instruction.clone()),
+                b: bytes(b, instruction),
             },
             Obstruction::Unknown {
                 instruction,
                 values,
                 role,
             } => self.unknown(instruction.start, values, role),
+            Obstruction::Lengths {
+                instruction,
+                kind,
+                values,
+            } => match self.common_place(instruction.start, values) {
+                Err(ambiguous) => ambiguous,
+                Ok(None) => self.unknown(instruction.start, values, UNKNOWN_POINTER),
+                Ok(Some(place)) if kind == OperandKind::Branch => {
+                    self.short_call(instruction.start, &place)
+                }
+                Ok(Some(place)) => self.short_group(instruction.start, values, &place),
+            },
+            Obstruction::Foreign { instruction, rule } => DiscoverError::Foreign {
+                at: self.at(instruction.start),
+                rule,
+            },
         })
+    }
+
+    /// The exception table must be one that the kernel's handler understands.
+    fn check_exceptions(&self) -> Result<(), DiscoverError> {
+        for (index, entry) in self.a.extable.iter().enumerate() {
+            let check = self.native.check_exception(&self.a.code, entry);
+            check.map_err(|problem| DiscoverError::Exception {
+                program: self.both.program(),
+                function: self.index,
+                index,
+                problem,
+            })?;
+        }
+        self.both.equal(
+            format!("the exception table of function {}", self.index),
+            &self.a.extable,
+            &self.b.extable,
+        )
     }
 
     /// What an operand is the address of; none if it is the same wherever the function lies.
     fn address(&self, operand: &Operand) -> Result<Option<Address>, DiscoverError> {
         let [a, b] = operand.values;
+        let start = operand.instruction.start;
         let place = match operand.kind {
             OperandKind::PerCpu if a == b => None,
             OperandKind::PerCpu => {
                 return Err(self.unknown(
-                    operand.instruction.start,
+                    start,
                     operand.values,
                     "a per-CPU variable has the same address in all boots",
                 ));
             }
             OperandKind::Branch => {
                 let offset = a.wrapping_sub(self.a.address);
-                if is_within(a, self.a) && offset == b.wrapping_sub(self.b.address) {
+                if code(self.a).contains(a) && offset == b.wrapping_sub(self.b.address) {
                     return Ok(None);
                 }
-                let place = self.common_place(operand)?;
-                Some(place.ok_or_else(|| {
+                let place = self.common_place(start, operand.values)?;
+                let place = place.ok_or_else(|| {
                     self.unknown(
-                        operand.instruction.start,
+                        start,
                         operand.values,
                         "calls and jumps go to kernel functions and the program's own",
                     )
-                })?)
+                })?;
+                let is_own = matches!(place, Place::Function(_));
+                if operand.form == Some(Form::A64Call26) && !is_own {
+                    return Err(self.short_call(start, &place));
+                }
+                Some(place)
             }
-            OperandKind::Immediate => match self.common_place(operand)? {
+            OperandKind::Immediate => match self.common_place(start, operand.values)? {
                 Some(place) => match self.judge(operand, &place)? {
                     true => Some(place),
                     false => return Ok(None),
                 },
                 None if a == b => return Ok(None),
-                None => {
-                    return Err(self.unknown(
-                        operand.instruction.start,
-                        operand.values,
-                        "programs with pointers of the verifier's own (bpf_obj_new, bpf_obj_drop, \
-                         lists and trees of objects) cannot be made loadable",
-                    ));
-                }
+                None => return Err(self.unknown(start, operand.values, UNKNOWN_POINTER)),
             },
         };
-        let offset = u32::try_from(operand.offset).map_err(|_| DiscoverError::TooLarge {
+        let form = match (operand.form, &place) {
+            (Some(form), _) => form,
+            (None, Some(place)) => return Err(self.short_group(start, operand.values, place)),
+            (None, None) => return Ok(None),
+        };
+        let offset = u32::try_from(operand.field.start).map_err(|_| DiscoverError::TooLarge {
             program: self.both.program(),
             what: "an offset in the code",
         })?;
         Ok(Some(Address {
             offset,
-            form: operand.form,
+            form,
             bias: operand.bias,
             place,
             value: a,
         }))
     }
 
-    /// The one thing that the operand is the address of in both boots.
-    fn common_place(&self, operand: &Operand) -> Result<Option<Place>, DiscoverError> {
-        let [a, b] = operand.values;
+    /// The one thing that has these addresses in both boots; `start` is where they stand.
+    fn common_place(&self, start: usize, values: Pair) -> Result<Option<Place>, DiscoverError> {
+        let [a, b] = values;
         let in_b = Place::all_at(b, self.both.b);
         let mut common = Place::all_at(a, self.both.a);
         common.retain(|place| in_b.contains(place));
         match common.len() {
             0 | 1 => Ok(common.pop()),
             _ => Err(DiscoverError::Ambiguous {
-                at: self.at(operand.instruction.start),
+                at: self.at(start),
                 a,
                 b,
                 meanings: common
@@ -163,6 +217,23 @@ impl FunctionView<'_> {
         }
     }
 
+    fn short_group(&self, offset: usize, values: Pair, place: &Place) -> DiscoverError {
+        let [a, b] = values;
+        DiscoverError::ShortGroup {
+            at: self.at(offset),
+            meaning: place.describe(self.both.a),
+            a,
+            b,
+        }
+    }
+
+    fn short_call(&self, offset: usize, place: &Place) -> DiscoverError {
+        DiscoverError::ShortCall {
+            at: self.at(offset),
+            meaning: place.describe(self.both.a),
+        }
+    }
+
     fn unknown(&self, offset: usize, values: Pair, role: &'static str) -> DiscoverError {
         let [a, b] = values;
         DiscoverError::UnknownAddress {
@@ -178,7 +249,7 @@ impl FunctionView<'_> {
             program: self.both.program(),
             function: self.index,
             offset,
-            instruction: text(self.a, offset),
+            instruction: self.native.text(code(self.a), offset),
         })
     }
 }
@@ -194,4 +265,11 @@ pub(super) struct Address {
     pub(super) place: Option<Place>,
     /// The address in the first boot.
     pub(super) value: u64,
+}
+
+fn code(function: &export::Function) -> Code<'_> {
+    Code {
+        address: function.address,
+        bytes: &function.code,
+    }
 }

@@ -8,43 +8,31 @@ use iced_x86::{
     SymbolResult,
 };
 
-use super::operands::Code64;
-
-/// One instruction.
-pub(crate) struct Decoded {
-    /// In bytes from the start of the function.
-    pub(crate) range: Range<usize>,
-    pub(crate) text: String,
-    /// Which of the fields lies in it.
-    pub(crate) field: Option<usize>,
-}
+use crate::image::Reloc;
+use crate::native::{Code, Decoded};
 
 /// All instructions of a function.
-///
-/// `fields` are the places that are relocated, by rising offset; `name` says what stands in the
-/// place of one, by its index and the end of its instruction. Jumps within the function show the
-/// offset that they go to. A byte that starts no instruction stands alone, as `(bad)`.
-pub(crate) fn decode(
+pub(super) fn list(
     code: &[u8],
-    fields: &[usize],
-    name: impl Fn(usize, usize) -> String,
+    relocs: &[Reloc],
+    name: &dyn Fn(usize, usize) -> String,
 ) -> Vec<Decoded> {
     let mut lines = Vec::new();
     let mut names = HashMap::new();
     let instructions = instructions(code);
     for (instruction, range) in &instructions {
-        let field = fields.partition_point(|&field| field < range.start);
-        let field = fields
-            .get(field)
-            .is_some_and(|offset| range.contains(offset))
-            .then_some(field);
-        if let Some(field) = field {
-            names.insert(instruction.ip(), name(field, range.end));
+        let reloc = relocs.partition_point(|reloc| place(reloc) < range.start);
+        let reloc = relocs
+            .get(reloc)
+            .is_some_and(|found| range.contains(&place(found)))
+            .then_some(reloc);
+        if let Some(reloc) = reloc {
+            names.insert(instruction.ip(), name(reloc, range.end));
         }
         lines.push(Decoded {
             range: range.clone(),
             text: String::new(),
-            field,
+            reloc,
         });
     }
     let mut formatter = formatter(Some(Box::new(Names(names))));
@@ -54,11 +42,16 @@ pub(crate) fn decode(
     lines
 }
 
+fn place(reloc: &Reloc) -> usize {
+    // On machines that cannot address it, there is no such code either.
+    usize::try_from(reloc.offset).unwrap_or(usize::MAX)
+}
+
 fn instructions(code: &[u8]) -> Vec<(Instruction, Range<usize>)> {
     let mut found = Vec::new();
     let mut start = 0;
     while let Some(rest @ [_, ..]) = code.get(start..) {
-        let instruction = decoder(Code64 {
+        let instruction = decoder(Code {
             address: start as u64,
             bytes: rest,
         })
@@ -75,8 +68,8 @@ fn instructions(code: &[u8]) -> Vec<(Instruction, Range<usize>)> {
 }
 
 /// The instruction at an offset, as text.
-pub(crate) fn text(code: Code64<'_>, offset: usize) -> String {
-    let mut decoder = decoder(Code64 {
+pub(super) fn text(code: Code<'_>, offset: usize) -> String {
+    let mut decoder = decoder(Code {
         address: code.address.wrapping_add(offset as u64),
         bytes: code.bytes.get(offset..).unwrap_or_default(),
     });
@@ -85,7 +78,7 @@ pub(crate) fn text(code: Code64<'_>, offset: usize) -> String {
     text
 }
 
-pub(super) fn decoder(code: Code64<'_>) -> Decoder<'_> {
+pub(super) fn decoder(code: Code<'_>) -> Decoder<'_> {
     Decoder::with_ip(64, code.bytes, code.address, DecoderOptions::NONE)
 }
 

@@ -2,65 +2,18 @@
 
 use std::ops::Range;
 
-use iced_x86::{Code, ConstantOffsets, Instruction, OpKind, Register};
+use iced_x86::{Code as Opcode, ConstantOffsets, Instruction, OpKind, Register};
 
 use super::listing::decoder;
 use crate::image::Form;
-
-/// One function's bytes, and the address of the first.
-#[derive(Clone, Copy)]
-pub(crate) struct Code64<'a> {
-    pub(crate) address: u64,
-    pub(crate) bytes: &'a [u8],
-}
-
-/// A field of an instruction that can hold an address.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Operand {
-    /// The whole instruction, in bytes from the start of the function.
-    pub(crate) instruction: Range<usize>,
-    /// Bytes from the start of the function to the field.
-    pub(crate) offset: usize,
-    pub(crate) form: Form,
-    pub(crate) kind: OperandKind,
-    /// The address that is meant, in each boot.
-    pub(crate) values: [u64; 2],
-    /// What the field is relative to, seen from the field: the end of its instruction.
-    pub(crate) bias: i64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum OperandKind {
-    /// Where a call or a jump goes.
-    Branch,
-    /// What a register is set to.
-    Immediate,
-    /// A per-CPU variable, addressed relative to the instruction.
-    PerCpu,
-}
-
-/// Why two functions are not the same code at other addresses.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Obstruction {
-    /// No instruction starts here.
-    Undecodable { offset: usize },
-    /// The instructions differ in more than operands.
-    Differs { instruction: Range<usize> },
-    /// An operand that cannot be what it should be in both boots.
-    Unknown {
-        instruction: Range<usize>,
-        /// The addresses in both boots.
-        values: [u64; 2],
-        /// What it should be.
-        role: &'static str,
-    },
-}
+use crate::native::{Code, Obstruction, Operand, OperandKind};
 
 /// All operands of a function that can be addresses, by rising offset. Outside of them, both
 /// functions are equal.
-///
-/// The functions have the same length.
-pub(crate) fn operands(a: Code64<'_>, b: Code64<'_>) -> Result<Vec<Operand>, Obstruction> {
+pub(crate) fn operands(a: Code<'_>, b: Code<'_>) -> Result<Vec<Operand>, Obstruction> {
+    if a.bytes.len() != b.bytes.len() {
+        return Err(Obstruction::Sizes);
+    }
     let mut found = Vec::new();
     let mut decoder = decoder(a);
     while decoder.can_decode() {
@@ -73,7 +26,7 @@ pub(crate) fn operands(a: Code64<'_>, b: Code64<'_>) -> Result<Vec<Operand>, Obs
         let offsets = decoder.get_constant_offsets(&instruction);
         let operand = operand(&instruction, &offsets, range.clone(), a, b)?;
         let field = match &operand {
-            Some(operand) => operand.offset..operand.offset + operand.form.size(),
+            Some(operand) => operand.field.clone(),
             None => range.end..range.end,
         };
         let same = |part: Range<usize>| a.bytes.get(part.clone()) == b.bytes.get(part);
@@ -89,13 +42,13 @@ fn operand(
     instruction: &Instruction,
     offsets: &ConstantOffsets,
     range: Range<usize>,
-    a: Code64<'_>,
-    b: Code64<'_>,
+    a: Code<'_>,
+    b: Code<'_>,
 ) -> Result<Option<Operand>, Obstruction> {
     let (kind, form, offset) = if instruction.op0_kind() == OpKind::NearBranch64 {
         if offsets.immediate_size() == 1 {
             let target = instruction.near_branch_target();
-            if is_within(target, a) {
+            if a.contains(target) {
                 return Ok(None);
             }
             return Err(Obstruction::Unknown {
@@ -125,15 +78,15 @@ fn operand(
         (OperandKind::PerCpu, Form::Rel32, offset)
     } else {
         let form = match instruction.code() {
-            Code::Mov_r64_imm64 => Form::Abs64,
-            Code::Mov_rm64_imm32 if instruction.op0_kind() == OpKind::Register => Form::Abs32S,
+            Opcode::Mov_r64_imm64 => Form::Abs64,
+            Opcode::Mov_rm64_imm32 if instruction.op0_kind() == OpKind::Register => Form::Abs32S,
             _ => return Ok(None),
         };
         (OperandKind::Immediate, form, offsets.immediate_offset())
     };
 
     let offset = range.start + offset;
-    let value = |code: Code64<'_>| {
+    let value = |code: Code<'_>| {
         let field = field(code.bytes, offset, form)?;
         Some(match form {
             Form::Rel32 => code
@@ -155,17 +108,12 @@ fn operand(
     };
     Ok(Some(Operand {
         instruction: range,
-        offset,
-        form,
+        field: offset..offset + form.size(),
+        form: Some(form),
         kind,
         values: [value_a, value_b],
         bias,
     }))
-}
-
-/// Whether an address lies within a function.
-pub(crate) fn is_within(address: u64, code: Code64<'_>) -> bool {
-    address.wrapping_sub(code.address) < code.bytes.len() as u64
 }
 
 fn field(bytes: &[u8], offset: usize, form: Form) -> Option<i64> {
