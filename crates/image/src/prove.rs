@@ -13,7 +13,7 @@ use thiserror::Error;
 use crate::Capture;
 use crate::export::{self, Export, Insn};
 use crate::hex::Hex;
-use crate::image::{Image, ImageError, Sections};
+use crate::image::{Image, ImageError, Machine, Sections};
 use crate::relink::{Addresses, RelinkError, relink};
 
 /// How much was compared.
@@ -157,12 +157,13 @@ impl Case<'_> {
             }
             self.same::<&[Extable]>(what("exception table"), &image.extable, &kernel.extable)?;
         }
-        self.same(
-            "the number of tail calls",
-            image.pokes.len(),
-            export.pokes.len(),
-        )?;
-        for (index, (image, kernel)) in image.pokes.iter().zip(&export.pokes).enumerate() {
+        let kernel: &[export::Poke] = match image.machine {
+            // Its JIT leaves the kernel's records of tail calls as they are: no code belongs to them.
+            Machine::Arm64 => &[],
+            Machine::X86_64 | Machine::Bpf => &export.pokes,
+        };
+        self.same("the number of tail calls", image.pokes.len(), kernel.len())?;
+        for (index, (image, kernel)) in image.pokes.iter().zip(kernel).enumerate() {
             let kernel = export::Poke {
                 // The main program's `aux` stands for its first function.
                 function: kernel.function.or(Some(0)),
