@@ -63,6 +63,14 @@ pub struct Info {
     pub fingerprint: Fingerprint,
 }
 
+impl Info {
+    /// The running kernel's GNU build id: the bytes that count.
+    pub fn build_id(&self) -> &[u8] {
+        let size = self.build_id_size as usize;
+        &self.build_id[..size.min(self.build_id.len())]
+    }
+}
+
 /// A bundle to open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]

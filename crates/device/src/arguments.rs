@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use lexopt::prelude::{Long, Short, Value};
+use preverify_device::ImageChoice;
 use preverify_device::attach::plan::{Plan, PlanError};
 use preverify_device::pins::BPF_FS;
 
@@ -43,6 +44,7 @@ pub struct Load {
     pub programs: Vec<String>,
     pub pin: Option<PathBuf>,
     pub attach: Vec<Attach>,
+    pub image: ImageChoice,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +52,7 @@ pub struct Run {
     pub bundle: PathBuf,
     pub attach: Vec<Attach>,
     pub pin: Option<PathBuf>,
+    pub image: ImageChoice,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,12 +121,14 @@ pub fn parse(mut parser: lexopt::Parser) -> Result<Command, UsageError> {
 
 fn load(mut parser: lexopt::Parser) -> Result<Command, UsageError> {
     let (mut bundle, mut programs, mut pin, mut attach) = (None, Vec::new(), None, Vec::new());
+    let mut image = ImageChoice::default();
     while let Some(argument) = parser.next()? {
         match argument {
             Short('h') | Long("help") => return Ok(Command::Print(help::LOAD.to_owned())),
             Long("program") => programs.push(text(&mut parser)?),
             Long("pin") => pin = Some(parser.value()?.into()),
             Long("attach") => attach.push(parse_attach(&text(&mut parser)?)?),
+            Long("image") => image = parse_image(text(&mut parser)?)?,
             Value(path) if bundle.is_none() => bundle = Some(path.into()),
             other => return Err(other.unexpected().into()),
         }
@@ -142,11 +147,13 @@ fn load(mut parser: lexopt::Parser) -> Result<Command, UsageError> {
         programs,
         pin,
         attach,
+        image,
     }))
 }
 
 fn run(mut parser: lexopt::Parser) -> Result<Command, UsageError> {
     let (mut bundle, mut attach, mut pin) = (None, Vec::new(), None);
+    let mut image = ImageChoice::default();
     while let Some(argument) = parser.next()? {
         match argument {
             Short('h') | Long("help") => {
@@ -155,6 +162,7 @@ fn run(mut parser: lexopt::Parser) -> Result<Command, UsageError> {
             }
             Long("attach") => attach.push(parse_attach(&text(&mut parser)?)?),
             Long("pin") => pin = Some(parser.value()?.into()),
+            Long("image") => image = parse_image(text(&mut parser)?)?,
             Value(path) if bundle.is_none() => bundle = Some(path.into()),
             other => return Err(other.unexpected().into()),
         }
@@ -166,6 +174,7 @@ fn run(mut parser: lexopt::Parser) -> Result<Command, UsageError> {
         })?,
         attach,
         pin,
+        image,
     }))
 }
 
@@ -180,6 +189,18 @@ fn parse_attach(text: &str) -> Result<Attach, UsageError> {
         program: program.map(ToOwned::to_owned),
         plan: Plan::parse(place).map_err(UsageError::Plan)?,
     })
+}
+
+fn parse_image(value: String) -> Result<ImageChoice, UsageError> {
+    match value.as_str() {
+        "native" => Ok(ImageChoice::Native),
+        "bytecode" => Ok(ImageChoice::Bytecode),
+        _ => Err(UsageError::Value {
+            option: "--image",
+            value,
+            expected: "native or bytecode",
+        }),
+    }
 }
 
 fn list(mut parser: lexopt::Parser) -> Result<Command, UsageError> {
@@ -331,6 +352,7 @@ mod tests {
                     program: Some("a".to_owned()),
                     plan: Plan::parse("xdp:eth0").unwrap(),
                 }],
+                image: ImageChoice::Best,
             }))
         );
         let error = parsed("load x.pvb --attach a=xdp:eth0").unwrap_err();
@@ -364,6 +386,22 @@ mod tests {
                 .unwrap_err()
                 .contains("known are")
         );
+    }
+
+    #[test]
+    fn images_can_be_chosen() {
+        for (line, expected) in [
+            ("load x.pvb", ImageChoice::Best),
+            ("load x.pvb --image native", ImageChoice::Native),
+            ("run --image=bytecode x.pvb", ImageChoice::Bytecode),
+        ] {
+            let image = match parsed(line) {
+                Ok(Command::Load(load)) => load.image,
+                Ok(Command::Run(run)) => run.image,
+                other => panic!("{line}: {other:?}"),
+            };
+            assert_eq!(image, expected, "{line}");
+        }
     }
 
     #[test]
@@ -419,6 +457,8 @@ mod tests {
             ("trust", "needs a certificate"),
             ("map /m", "unexpected argument"),
             ("map dump", "path of a pinned map"),
+            ("load x.pvb --image best", "expected native or bytecode"),
+            ("run x.pvb --image", "missing argument"),
             ("events /m --count 0", "above zero"),
             ("events /m --timeout soon", "above zero"),
             ("events /m --count", "missing argument"),

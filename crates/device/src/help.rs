@@ -20,14 +20,16 @@ Each has its own --help. The first time on a device:
     preverify-load run count.pvb --attach xdp:eth0
 
 Exit status: 0, or 1 for a failure, 2 for a wrong command line, 3 if the kernel part refused the
-bundle or a program of it: then the message has the errno and the kernel part's own sentence.";
+bundle or a program of it, or no image fits this machine: then the message has the kernel part's own
+sentence.";
 
 /// Of `load`.
 pub const LOAD: &str = "\
-preverify-load load BUNDLE [--program NAME]... [--pin DIR] [--attach PROGRAM=WHERE]...
+preverify-load load BUNDLE [--program NAME]... [--pin DIR] [--attach PROGRAM=WHERE]... [--image KIND]
 
 Creates the maps that the programs need, has the kernel part load the programs, and pins them:
-DIR/PROGRAM, DIR/maps/MAP, DIR/links/PROGRAM; dots in names become '_'. DIR must not be in use, and
+DIR/PROGRAM, DIR/maps/MAP, DIR/links/PROGRAM (and notes what each program was loaded from in
+DIR/images); dots in names become '_'. DIR must not be in use, and
 its parent folder must be in a BPF file system. If anything fails, nothing stays.
 Maps that the object wants pinned at a path of their own are taken from there or pinned there.
 
@@ -37,6 +39,9 @@ Maps that the object wants pinned at a path of their own are taken from there or
                              bundle would load
     --attach PROGRAM=WHERE   attach it (forms of WHERE: see run --help) and pin the link, so that
                              it stays attached; needs --pin
+    --image KIND             load all programs from `native` images (machine code) or from `bytecode`
+                             (compiled by this kernel). Without it, from native images if they
+                             fit this machine, else from bytecode
 
 Example, as a service would do it when the device starts, and undo it:
 
@@ -45,7 +50,7 @@ Example, as a service would do it when the device starts, and undo it:
 
 /// Of `run`, but for the forms of plans that follow it.
 pub const RUN: &str = "\
-preverify-load run BUNDLE [--attach [PROGRAM=]WHERE]... [--pin DIR]
+preverify-load run BUNDLE [--attach [PROGRAM=]WHERE]... [--pin DIR] [--image KIND]
 
 Loads and attaches programs, says where, stays until SIGINT or SIGTERM, then detaches them. If
 anything fails, nothing stays. If it is killed otherwise, the kernel detaches what is not pinned, but for
@@ -55,6 +60,7 @@ programs at a network interface's ingress or egress before Linux 6.6: `tc filter
                               out if the bundle has one program. Without --attach, all programs are
                               attached where their sections say, as in SEC(\"tp/sched/sched_switch\")
     --pin DIR                 pin it all while it runs, as load does: for `map dump` and `events`
+    --image KIND              `native` or `bytecode`, see load --help
 
 Example:
 
@@ -70,7 +76,8 @@ pub const LIST: &str = "\
 preverify-load list [DIR] [--json]
 
 Shows the programs, maps and links that are pinned in DIR and its folders; in /sys/fs/bpf without
-DIR.
+DIR. Of programs that preverify-load has pinned, it says what they were loaded from: `native`, machine
+code that came in the bundle, or `bytecode`, compiled by this kernel.
 
     --json    one array of objects
 
@@ -107,13 +114,17 @@ pub const FINGERPRINT: &str = "\
 preverify-load fingerprint [--json]
 
 Shows what the kernel part compares with a bundle: the running kernel's build id, and the facts of this
-machine that verification and code generation depend on.
+machine that bundles are built for. The first ones matter to the verifier, so they must fit for every
+program; those for native images matter to machine code: where they differ, programs that have
+bytecode in the bundle are loaded from that. On arm64, these are LSE atomics, VHE (the kernel runs at EL2),
+pointer authentication, branch target identification and the bits of an address.
 
-    --json    one object
+    --json    one object, for `preverify target add --fingerprint`
 
-Example:
+Example, on the board and then where bundles are built:
 
-    preverify-load fingerprint --json > device.json";
+    preverify-load fingerprint --json > board.json
+    preverify target add debian:6.12-arm64 --name board --fingerprint board.json";
 
 /// Of `map`.
 pub const MAP: &str = "\

@@ -1,4 +1,4 @@
-//! Loads pre-verified bundles on a device: no verifier, no libbpf, no JIT is asked.
+//! Loads pre-verified bundles on a device: no verifier and no libbpf is asked, and no JIT where native images fit.
 //!
 //! ```no_run
 //! use preverify_bundle::Reader;
@@ -28,6 +28,7 @@
 //!
 //! - [`Device`] and [`OpenBundle`]: the kernel part.
 //! - [`Selection`], [`MapSet`], [`Loaded`]: programs with their maps.
+//! - [`ImageChoice`], [`Fit`]: what programs are loaded from, machine code or bytecode.
 //! - [`attach`]: where programs run.
 //! - [`pins`]: a bundle's folder in a BPF file system.
 //! - [`events`]: what programs send.
@@ -38,6 +39,8 @@
 pub mod attach;
 mod device;
 pub mod events;
+mod hex;
+mod images;
 pub mod keyring;
 mod loaded;
 mod maps;
@@ -48,7 +51,9 @@ pub mod sys;
 #[cfg(test)]
 mod testing;
 
-pub use device::{Device, DeviceError, OpenBundle, ProgramImage, Refusal};
+pub use device::{Device, DeviceError, OpenBundle, ProgramImage, Refusal, running_release};
+pub use hex::hexadecimal;
+pub use images::{Fit, ImageChoice, ImageError, ImageKind, Other};
 pub use loaded::{LoadError, Loaded};
 pub use maps::{MapError, MapSet};
 pub use selection::{NoSuchProgram, Selection, program_named};

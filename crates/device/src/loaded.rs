@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use preverify_bundle::{Slot, SlotContent, Target};
 
 use crate::device::{DeviceError, OpenBundle};
+use crate::images::ImageKind;
 use crate::maps::{MapError, MapSet};
 use crate::selection::Selection;
 
@@ -16,7 +17,13 @@ pub struct Loaded {
     /// The maps.
     pub maps: MapSet,
     /// The programs, by their indices in the target.
-    programs: Vec<Option<OwnedFd>>,
+    programs: Vec<Option<LoadedProgram>>,
+}
+
+#[derive(Debug)]
+struct LoadedProgram {
+    descriptor: OwnedFd,
+    image: ImageKind,
 }
 
 impl Loaded {
@@ -26,10 +33,16 @@ impl Loaded {
         bundle: &mut OpenBundle<'_, R>,
         selection: &Selection,
     ) -> Result<Self, LoadError> {
+        // What has no image to load is told before anything is made.
+        let images = selection
+            .programs()
+            .map(|index| Ok((index, bundle.image_kind(index)?)))
+            .collect::<Result<Vec<_>, DeviceError>>()?;
         let maps = bundle.create_maps(selection)?;
         let mut programs: Vec<_> = bundle.target().programs.iter().map(|_| None).collect();
-        for index in selection.programs() {
-            programs[index] = Some(bundle.load(index, &maps)?);
+        for (index, image) in images {
+            let descriptor = bundle.load(index, &maps)?;
+            programs[index] = Some(LoadedProgram { descriptor, image });
         }
         let loaded = Self { maps, programs };
         let target = bundle.target();
@@ -43,7 +56,12 @@ impl Loaded {
 
     /// A program's descriptor, if it was selected.
     pub fn program(&self, index: usize) -> Option<BorrowedFd<'_>> {
-        self.programs.get(index)?.as_ref().map(AsFd::as_fd)
+        Some(self.selected(index)?.descriptor.as_fd())
+    }
+
+    /// What a program was loaded from, if it was selected.
+    pub fn image(&self, index: usize) -> Option<ImageKind> {
+        Some(self.selected(index)?.image)
     }
 
     /// All programs with their indices.
@@ -51,7 +69,11 @@ impl Loaded {
         self.programs
             .iter()
             .enumerate()
-            .filter_map(|(index, program)| Some((index, program.as_ref()?.as_fd())))
+            .filter_map(|(index, program)| Some((index, program.as_ref()?.descriptor.as_fd())))
+    }
+
+    fn selected(&self, index: usize) -> Option<&LoadedProgram> {
+        self.programs.get(index)?.as_ref()
     }
 
     fn fill(&self, target: &Target, slot: &Slot) -> Result<(), LoadError> {

@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 use command::CommandError;
 
-/// The kernel part said no, as opposed to any other failure.
+/// The kernel part said no, or no image fits, as opposed to any other failure.
 const REFUSED: u8 = 3;
 const USAGE: u8 = 2;
 
@@ -39,9 +39,9 @@ fn main() -> ExitCode {
     if let Some(way_out) = way_out(&error) {
         eprintln!("preverify-load: {way_out}");
     }
-    match error.refusal() {
-        Some(_) => ExitCode::from(REFUSED),
-        None => ExitCode::FAILURE,
+    match error.is_refusal() {
+        true => ExitCode::from(REFUSED),
+        false => ExitCode::FAILURE,
     }
 }
 

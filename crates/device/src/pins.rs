@@ -1,15 +1,16 @@
-//! A bundle's folder in a BPF file system: its programs, `maps/` and `links/`.
+//! A bundle's folder in a BPF file system: its programs, `maps/`, `links/` and `images/`.
 
 use std::fmt;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 
 use preverify_bundle::Target;
 
 use crate::attach::Attachment;
+use crate::images::ImageKind;
 use crate::loaded::Loaded;
 use crate::sys::bpf::{self, LinkInfo, MapInfo, ProgramInfo};
 use crate::sys::map::MapHandle;
@@ -20,6 +21,9 @@ pub const BPF_FS: &str = "/sys/fs/bpf";
 
 const MAPS: &str = "maps";
 const LINKS: &str = "links";
+/// Here, a symbolic link for each program says what it was loaded from: the kernel does not know, and
+/// such a file system holds nothing else that could.
+const IMAGES: &str = "images";
 
 /// A folder to pin a bundle in, checked before anything is loaded.
 #[derive(Clone, Debug)]
@@ -89,9 +93,14 @@ impl Place {
         make_folder(&pins.folder)?;
         let maps = pins.folder.join(MAPS);
         make_folder(&maps)?;
+        let images = pins.folder.join(IMAGES);
+        make_folder(&images)?;
         for (index, program) in loaded.programs() {
             let name = file_name(&target.programs[index].function);
-            pin(program, &pins.folder.join(name))?;
+            pin(program, &pins.folder.join(&name))?;
+            if let Some(image) = loaded.image(index) {
+                note(image, &images.join(name))?;
+            }
         }
         for (index, map) in loaded.maps.iter() {
             let name = file_name(&target.maps[index].full_name);
@@ -188,8 +197,9 @@ pub fn unpin(folder: &Path) -> Result<usize, PinError> {
     }
     let mut files = Vec::new();
     let mut folders = Vec::new();
+    let mut notes = 0;
     for (path, is_folder) in entries(folder)? {
-        let known = [MAPS, LINKS]
+        let known = [MAPS, LINKS, IMAGES]
             .iter()
             .any(|name| path.file_name() == Some(name.as_ref()));
         match (is_folder, known) {
@@ -202,6 +212,7 @@ pub fn unpin(folder: &Path) -> Result<usize, PinError> {
                         return Err(foreign(inside));
                     }
                     files.push((rank, inside));
+                    notes += usize::from(path.ends_with(IMAGES));
                 }
                 folders.push(path);
             }
@@ -219,7 +230,7 @@ pub fn unpin(folder: &Path) -> Result<usize, PinError> {
     for path in &folders {
         fs::remove_dir(path).map_err(fails("remove", path))?;
     }
-    Ok(files.len())
+    Ok(files.len() - notes)
 }
 
 fn is_mounted_on(folder: &Path) -> io::Result<bool> {
@@ -233,6 +244,8 @@ pub struct Pin {
     pub path: PathBuf,
     /// What.
     pub object: Object,
+    /// What it was loaded from, if it is a program that preverify-load has pinned here.
+    pub image: Option<ImageKind>,
 }
 
 /// What can be pinned.
@@ -244,6 +257,15 @@ pub enum Object {
     Program(ProgramInfo),
     /// A link.
     Link(LinkInfo),
+}
+
+/// What a program was loaded from, if preverify-load has pinned it at `path`.
+fn image(path: &Path) -> Option<ImageKind> {
+    let note = path.parent()?.join(IMAGES).join(path.file_name()?);
+    let text = fs::read_link(note).ok()?;
+    [ImageKind::Native, ImageKind::Bytecode]
+        .into_iter()
+        .find(|kind| text == Path::new(&kind.to_string()))
 }
 
 /// All that is pinned in a folder and those in it, sorted by path.
@@ -260,7 +282,12 @@ pub fn walk(folder: &Path) -> Result<Vec<Pin>, PinError> {
             if is_folder {
                 folders.push(path);
             } else if let Some(object) = object(&path)? {
-                pins.push(Pin { path, object });
+                let image = image(&path);
+                pins.push(Pin {
+                    path,
+                    object,
+                    image,
+                });
             }
         }
     }
@@ -363,6 +390,10 @@ fn pin(object: BorrowedFd<'_>, path: &Path) -> Result<(), PinError> {
     bpf::object_pin(object, path).map_err(fails("pin", path))
 }
 
+fn note(image: ImageKind, path: &Path) -> Result<(), PinError> {
+    symlink(image.to_string(), path).map_err(fails("make", path))
+}
+
 fn fails<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> PinError + 'a {
     move |source| PinError::System {
         action,
@@ -454,6 +485,22 @@ mod tests {
             Err(PinError::NotBpfFs { .. })
         ));
         assert!(inside.exists());
+    }
+
+    #[test]
+    fn images_are_noted_beside_their_programs() {
+        let folder = tempfile::tempdir().unwrap();
+        let images = folder.path().join(IMAGES);
+        fs::create_dir(&images).unwrap();
+        for kind in [ImageKind::Native, ImageKind::Bytecode] {
+            let name = format!("f_{kind}");
+            note(kind, &images.join(&name)).unwrap();
+            assert_eq!(image(&folder.path().join(name)), Some(kind));
+        }
+        symlink("else", images.join("g")).unwrap();
+        assert_eq!(image(&folder.path().join("g")), None);
+        assert_eq!(image(&folder.path().join("h")), None);
+        assert_eq!(image(Path::new("/")), None);
     }
 
     #[test]

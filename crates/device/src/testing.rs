@@ -1,6 +1,6 @@
 //! Targets for unit tests.
 
-use preverify_bundle::{Fingerprint, Map, Program, Target};
+use preverify_bundle::{Builder, Fingerprint, Image, Map, Program, SectionKind, Target};
 
 pub fn target(programs: Vec<Program>, maps: Vec<Map>) -> Target {
     Target {
@@ -35,4 +35,15 @@ pub fn map(name: &str) -> Map {
         max_entries: 1,
         ..Map::default()
     }
+}
+
+/// Two images that differ.
+pub fn images() -> [Image; 2] {
+    let mut builder = Builder::new();
+    [1, 2].map(|byte| Image {
+        image: builder
+            .section(SectionKind::Image, vec![byte])
+            .expect("one byte is not too much"),
+        symbols: None,
+    })
 }

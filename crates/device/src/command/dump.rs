@@ -4,10 +4,11 @@ use std::io::Write;
 use std::path::Path;
 
 use preverify_abi::kinds::MapType;
+use preverify_device::hexadecimal;
 use preverify_device::sys::cpus;
 use preverify_device::sys::map::MapHandle;
 
-use super::{CommandError, hexadecimal, map_error, open_map};
+use super::{CommandError, map_error, open_map};
 use crate::json;
 
 /// Shows a map's contents.

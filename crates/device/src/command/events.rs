@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use preverify_abi::kinds::MapType;
 use preverify_device::events::{PerfBuffer, PerfEvent, RingBuffer};
+use preverify_device::hexadecimal;
 
-use super::{CommandError, hexadecimal, map_error, open_map};
+use super::{CommandError, map_error, open_map};
 use crate::arguments::Events;
 use crate::json;
 

@@ -3,31 +3,26 @@
 use std::io::Write;
 
 use preverify_abi::ioctl::Info;
-use preverify_abi::kinds::{Architecture, Bits};
 use preverify_abi::manifest::Fingerprint;
-use preverify_device::Device;
+use preverify_abi::words::{self, Matters};
+use preverify_device::{Device, hexadecimal, running_release};
 
-use super::{CommandError, hexadecimal};
+use super::CommandError;
 use crate::json;
 
 /// Shows what the kernel part says of this machine.
 pub fn fingerprint(json: bool, out: &mut dyn Write) -> Result<(), CommandError> {
     let device = Device::open()?;
     let text = if json {
-        as_json(device.info())
+        as_json(device.info(), &running_release())
     } else {
-        as_text(device.info())
+        as_text(device.info(), &running_release())
     };
     writeln!(out, "{text}")?;
     Ok(())
 }
 
-fn build_id(info: &Info) -> String {
-    let size = (info.build_id_size as usize).min(info.build_id.len());
-    hexadecimal(&info.build_id[..size])
-}
-
-fn as_json(info: &Info) -> String {
+fn as_json(info: &Info, release: &str) -> String {
     let Fingerprint {
         arch,
         page_shift,
@@ -50,57 +45,43 @@ fn as_json(info: &Info) -> String {
         .number("return_thunk", return_thunk.get())
         .number("jit_harden", jit_harden.get())
         .number("cfi_mode", cfi_mode.get());
+    let words = words::facts(&info.fingerprint, None)
+        .fold(json::Object::default(), |words, fact| {
+            words.text(fact.name, &fact.to_string())
+        });
     json::Object::default()
         .number("abi_version", info.abi_version)
-        .text("build_id", &build_id(info))
+        .text("release", release)
+        .text("build_id", &hexadecimal(info.build_id()))
         .raw("fingerprint", &fingerprint.finish())
+        .raw("words", &words.finish())
         .finish()
 }
 
 /// In the words that `preverify` has for a target, so that both can be laid side by side.
-fn as_text(info: &Info) -> String {
-    let fingerprint = &info.fingerprint;
-    let returns = match fingerprint.return_thunk.get() {
-        0 => "plain".to_owned(),
-        offset => format!("through _text+{offset:#x}"),
+fn as_text(info: &Info, release: &str) -> String {
+    let line = |name: &str, value: &str| format!("{name:13}  {value}");
+    let facts = |matters| {
+        words::facts(&info.fingerprint, None)
+            .filter(move |fact| fact.matters == matters)
+            .map(|fact| line(fact.name, &fact.to_string()))
     };
-    let cfi = match fingerprint.cfi_mode.get() {
-        0 => "none".to_owned(),
-        mode => format!("mode {mode}"),
-    };
-    [
-        ("kernel part", format!("version {}", info.abi_version)),
-        ("build id", build_id(info)),
-        (
-            "architecture",
-            Architecture(fingerprint.arch.get()).to_string(),
-        ),
-        ("page size", format!("2^{}", fingerprint.page_shift)),
-        ("address bits", fingerprint.va_bits.to_string()),
-        ("CPUs at most", fingerprint.cpu_limit.to_string()),
-        (
-            "JIT",
-            Bits::jit(
-                Architecture(fingerprint.arch.get()),
-                fingerprint.jit_flags.get(),
-            )
-            .to_string(),
-        ),
-        (
-            "verifier",
-            Bits::policy(fingerprint.policy.get()).to_string(),
-        ),
-        ("returns", returns),
-        ("JIT hardening", fingerprint.jit_harden.to_string()),
-        ("CFI", cfi),
-    ]
-    .map(|(name, value)| format!("{name:13}  {value}"))
-    .join("\n")
+    let mut lines = vec![
+        line("kernel part", &format!("version {}", info.abi_version)),
+        line("release", release),
+        line("build id", &hexadecimal(info.build_id())),
+    ];
+    lines.extend(facts(Matters::Always));
+    lines.push("and for native images:".to_owned());
+    lines.extend(facts(Matters::ForNativeCode));
+    lines.join("\n")
 }
 
 #[cfg(test)]
 mod tests {
-    use preverify_abi::manifest::{JIT_X86_BMI2, JIT_X86_RETHUNK};
+    use preverify_abi::manifest::{
+        ARCH_ARM64, JIT_ARM64_LSE, JIT_ARM64_PAC, JIT_ARM64_VHE, JIT_X86_BMI2, JIT_X86_RETHUNK,
+    };
     use zerocopy::FromZeros;
 
     use super::*;
@@ -122,11 +103,11 @@ mod tests {
 
     #[test]
     fn as_people_read_it() {
-        let text = as_text(&info());
+        let text = as_text(&info(), "6.12.1");
         for line in [
             "build id       ab00cd",
             "architecture   x86_64",
-            "page size      2^12",
+            "page size      4 KiB",
             "JIT            BMI2, return thunks",
             "verifier       unknown bits 0x10000000000",
             "returns        through _text+0x1000",
@@ -136,13 +117,35 @@ mod tests {
     }
 
     #[test]
+    fn arm64_has_words_of_its_own() {
+        let mut info = info();
+        info.fingerprint.arch = ARCH_ARM64.into();
+        info.fingerprint.page_shift = 16.into();
+        info.fingerprint.va_bits = 52.into();
+        info.fingerprint.jit_flags = (JIT_ARM64_LSE | JIT_ARM64_VHE | JIT_ARM64_PAC).into();
+        info.fingerprint.return_thunk = 0.into();
+        let text = as_text(&info, "6.12.1-arm64");
+        assert_eq!(
+            text.split_once("and for native images:\n").unwrap().1,
+            "address bits   52\n\
+             JIT            LSE atomics, VHE, pointer authentication\n\
+             JIT hardening  0"
+        );
+        assert!(text.contains("\npage size      64 KiB\n"), "{text}");
+        assert!(text.contains("\narchitecture   arm64\n"), "{text}");
+    }
+
+    #[test]
     fn as_programs_read_it() {
         assert_eq!(
-            as_json(&info()),
+            as_json(&info(), "6.12.1"),
             concat!(
-                r#"{"abi_version":1,"build_id":"ab00cd","fingerprint":{"arch":62,"page_shift":12,"#,
-                r#""va_bits":48,"cpu_limit":4,"jit_flags":33,"policy":1099511627776,"#,
-                r#""return_thunk":4096,"jit_harden":0,"cfi_mode":0}}"#
+                r#"{"abi_version":1,"release":"6.12.1","build_id":"ab00cd","fingerprint":{"arch":62,"#,
+                r#""page_shift":12,"va_bits":48,"cpu_limit":4,"jit_flags":33,"policy":1099511627776,"#,
+                r#""return_thunk":4096,"jit_harden":0,"cfi_mode":0},"words":{"architecture":"x86_64","#,
+                r#""page size":"4 KiB","CPUs at most":"4","verifier":"unknown bits 0x10000000000","#,
+                r#""address bits":"48","JIT":"BMI2, return thunks","returns":"through _text+0x1000","#,
+                r#""JIT hardening":"0","CFI":"none"}}"#
             )
         );
     }
@@ -151,6 +154,6 @@ mod tests {
     fn sizes_that_lie_are_survived() {
         let mut info = info();
         info.build_id_size = u32::MAX;
-        assert_eq!(build_id(&info).len(), 64);
+        assert_eq!(info.build_id().len(), 32);
     }
 }

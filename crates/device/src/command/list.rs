@@ -23,13 +23,13 @@ pub fn list(folder: &Path, json: bool, out: &mut dyn Write) -> Result<(), Comman
         .unwrap_or(0);
     for pin in &pins {
         let path = pin.path.display().to_string();
-        writeln!(out, "{path:width$}  {}", as_text(&pin.object))?;
+        writeln!(out, "{path:width$}  {}", as_text(pin))?;
     }
     Ok(())
 }
 
-fn as_text(object: &Object) -> String {
-    match object {
+fn as_text(pin: &Pin) -> String {
+    match &pin.object {
         Object::Map(map) => format!(
             "map {}: {} {}, key {}, value {}, {} entries",
             map.id,
@@ -40,10 +40,12 @@ fn as_text(object: &Object) -> String {
             map.max_entries
         ),
         Object::Program(program) => format!(
-            "program {}: {} {}, {} bytes of code",
+            "program {}: {} {}, {}{} bytes of code",
             program.id,
             ProgramType(program.prog_type),
             kernel_name(&program.name),
+            pin.image
+                .map_or_else(String::new, |image| format!("{image}, ")),
             program.jited_size
         ),
         Object::Link(link) => format!(
@@ -66,12 +68,18 @@ fn as_json(pin: &Pin) -> String {
             .number("key_size", map.key_size)
             .number("value_size", map.value_size)
             .number("max_entries", map.max_entries),
-        Object::Program(program) => object
-            .text("kind", "program")
-            .number("id", program.id)
-            .text("type", &ProgramType(program.prog_type).to_string())
-            .text("name", &kernel_name(&program.name))
-            .number("jited_size", program.jited_size),
+        Object::Program(program) => {
+            let object = object
+                .text("kind", "program")
+                .number("id", program.id)
+                .text("type", &ProgramType(program.prog_type).to_string())
+                .text("name", &kernel_name(&program.name))
+                .number("jited_size", program.jited_size);
+            match pin.image {
+                Some(image) => object.text("image", &image.to_string()),
+                None => object,
+            }
+        }
         Object::Link(link) => object
             .text("kind", "link")
             .number("id", link.id)
@@ -83,6 +91,7 @@ fn as_json(pin: &Pin) -> String {
 
 #[cfg(test)]
 mod tests {
+    use preverify_device::ImageKind;
     use preverify_device::sys::bpf::{LinkInfo, MapInfo, ProgramInfo};
 
     use super::*;
@@ -110,28 +119,38 @@ mod tests {
             jited_size: 99,
             ..ProgramInfo::default()
         };
-        for (object, text, json) in [
+        for (object, image, text, json) in [
             (
                 Object::Map(map),
+                None,
                 "map 3: percpu_array counts, key 4, value 8, 5 entries",
                 r#"{"path":"/p","kind":"map","id":3,"type":"percpu_array","name":"counts","key_size":4,"value_size":8,"max_entries":5}"#,
             ),
             (
                 Object::Link(link),
+                None,
                 "link 9: xdp of program 7",
                 r#"{"path":"/p","kind":"link","id":9,"type":"xdp","program_id":7}"#,
             ),
             (
                 Object::Program(program),
+                Some(ImageKind::Bytecode),
+                "program 7: xdp , bytecode, 99 bytes of code",
+                r#"{"path":"/p","kind":"program","id":7,"type":"xdp","name":"","jited_size":99,"image":"bytecode"}"#,
+            ),
+            (
+                Object::Program(program),
+                None,
                 "program 7: xdp , 99 bytes of code",
                 r#"{"path":"/p","kind":"program","id":7,"type":"xdp","name":"","jited_size":99}"#,
             ),
         ] {
-            assert_eq!(as_text(&object), text);
             let pin = Pin {
                 path: "/p".into(),
                 object,
+                image,
             };
+            assert_eq!(as_text(&pin), text);
             assert_eq!(as_json(&pin), json);
         }
     }

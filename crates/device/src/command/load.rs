@@ -1,6 +1,6 @@
 //! `load` and `run`.
 
-use std::io::Write;
+use std::io::{Read, Seek, Write};
 
 use preverify_abi::kinds::{AttachType, ProgramType};
 use preverify_bundle::{Reader, SlotContent, Target};
@@ -9,7 +9,7 @@ use preverify_device::attach::{Attachment, Subject};
 use preverify_device::pins::Place;
 use preverify_device::sys::bpf::{self, ProgramInfo};
 use preverify_device::sys::signals::Termination;
-use preverify_device::{Device, Loaded, Selection, program_named};
+use preverify_device::{Device, Loaded, OpenBundle, Selection, program_named};
 
 use super::CommandError;
 use crate::arguments::{self, Attach};
@@ -19,6 +19,7 @@ pub fn load(arguments: &arguments::Load, out: &mut dyn Write) -> Result<(), Comm
     let place = arguments.pin.as_deref().map(Place::new).transpose()?;
     let mut reader = Reader::open(&arguments.bundle)?;
     let mut bundle = Device::open()?.open_bundle(&mut reader)?;
+    bundle.choose_images(arguments.image);
     let target = bundle.target().clone();
     let plans = requested(&target, &arguments.attach)?;
     let selection = if arguments.programs.is_empty() {
@@ -39,7 +40,7 @@ pub fn load(arguments: &arguments::Load, out: &mut dyn Write) -> Result<(), Comm
     let pins = place
         .map(|place| place.pin(&target, &loaded, &attachments))
         .transpose()?;
-    tell(&target, &loaded, &plans, &attachments, out)?;
+    tell(&bundle, &loaded, &plans, &attachments, out)?;
     match (pins, &arguments.pin) {
         (Some(pins), Some(folder)) => {
             writeln!(out, "pinned in {}", folder.display())?;
@@ -62,6 +63,7 @@ pub fn run(arguments: &arguments::Run, out: &mut dyn Write) -> Result<(), Comman
     let place = arguments.pin.as_deref().map(Place::new).transpose()?;
     let mut reader = Reader::open(&arguments.bundle)?;
     let mut bundle = Device::open()?.open_bundle(&mut reader)?;
+    bundle.choose_images(arguments.image);
     let target = bundle.target().clone();
     let (plans, selection) = if arguments.attach.is_empty() {
         (by_section(&target, out)?, Selection::all(&target))
@@ -75,7 +77,7 @@ pub fn run(arguments: &arguments::Run, out: &mut dyn Write) -> Result<(), Comman
     let pins = place
         .map(|place| place.pin(&target, &loaded, &attachments))
         .transpose()?;
-    tell(&target, &loaded, &plans, &attachments, out)?;
+    tell(&bundle, &loaded, &plans, &attachments, out)?;
     out.flush()?;
     // Maps that the object wants pinned at a path of their own are there to outlive it.
     loaded.maps.keep_pins();
@@ -210,13 +212,14 @@ fn attach(
     Ok(attachments)
 }
 
-fn tell(
-    target: &Target,
+fn tell<R: Read + Seek>(
+    bundle: &OpenBundle<'_, R>,
     loaded: &Loaded,
     plans: &[Planned],
     attachments: &[(usize, Attachment)],
     out: &mut dyn Write,
 ) -> Result<(), CommandError> {
+    let target = bundle.target();
     for (index, map) in loaded.maps.iter() {
         writeln!(
             out,
@@ -227,11 +230,16 @@ fn tell(
     }
     for (index, program) in loaded.programs() {
         let info: ProgramInfo = bpf::info(program)?;
-        writeln!(
-            out,
-            "program {}: id {}, {} bytes of code",
-            target.programs[index].function, info.id, info.jited_size
-        )?;
+        let function = &target.programs[index].function;
+        write!(out, "program {function}: id {}", info.id)?;
+        if let Some(image) = loaded.image(index) {
+            write!(out, ", {image}")?;
+        }
+        writeln!(out, ", {} bytes of code", info.jited_size)?;
+    }
+    let reason = &bundle.fit().reason;
+    if !reason.is_empty() {
+        writeln!(out, "native images do not fit this machine: {reason}")?;
     }
     for (planned, (_, attachment)) in plans.iter().zip(attachments) {
         let function = planned.function(target);

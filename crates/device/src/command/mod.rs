@@ -96,22 +96,20 @@ impl CommandError {
     /// The kernel part's no, if that is it.
     pub fn refusal(&self) -> Option<&Refusal> {
         match self {
-            Self::Device(DeviceError::Refused(refusal))
-            | Self::Load(LoadError::Device(DeviceError::Refused(refusal))) => Some(refusal),
+            Self::Device(error) | Self::Load(LoadError::Device(error)) => error.refusal(),
             _ => None,
         }
     }
-}
 
-/// Bytes in hexadecimal, as they lie in memory.
-fn hexadecimal(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-
-    let mut text = String::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        write!(text, "{byte:02x}").expect("strings grow");
+    /// Whether this machine and the bundle do not go together, as opposed to any other failure.
+    pub fn is_refusal(&self) -> bool {
+        let image = |error: &DeviceError| matches!(error, DeviceError::Image(_));
+        self.refusal().is_some()
+            || match self {
+                Self::Device(error) | Self::Load(LoadError::Device(error)) => image(error),
+                _ => false,
+            }
     }
-    text
 }
 
 /// A name of the kernel's, which ends at the first zero.
