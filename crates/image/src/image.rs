@@ -66,12 +66,7 @@ impl Machine {
     pub(crate) fn forms(self) -> &'static [Form] {
         match self {
             Self::X86_64 => &[Form::Rel32, Form::Abs32S, Form::Abs64],
-            Self::Arm64 => &[
-                Form::A64Call26,
-                Form::A64Addr48,
-                Form::A64Mov64,
-                Form::Abs64,
-            ],
+            Self::Arm64 => &[Form::A64Call26, Form::A64Addr48, Form::A64Mov64],
             Self::Bpf => &[Form::BpfImm64, Form::BpfCall],
         }
     }
@@ -123,7 +118,7 @@ pub enum Form {
     Rel32,
     /// x86_64: four bytes that the CPU sign-extends.
     Abs32S,
-    /// Eight bytes.
+    /// x86_64: eight bytes.
     Abs64,
     /// Bytecode: the two immediates of a wide load.
     BpfImm64,
