@@ -11,8 +11,9 @@ use std::time::Duration;
 use preverify_bench::{Measurement, median};
 use preverify_lab::{Device, Lab, file};
 use preverify_pipeline::{Object, Verifier};
-use preverify_target::{DeviceOptions, default_cache};
+use preverify_target::DeviceOptions;
 
+use crate::arch::Arch;
 use crate::paths::workspace;
 use crate::{artifacts, bpf, corpus};
 
@@ -79,9 +80,9 @@ struct Subject {
 }
 
 fn subjects() -> Result<Vec<Subject>, Box<dyn Error>> {
-    let folder = bpf::objects();
+    let folder = bpf::objects(Arch::X86_64);
     fs::create_dir_all(&folder)?;
-    let compiler = bpf::own_compiler();
+    let compiler = bpf::own_compiler(Arch::X86_64);
     let source = workspace().join("bench/programs/paths.bpf.c");
     let mut subjects = Vec::new();
     for bits in PATH_BITS {
@@ -94,7 +95,7 @@ fn subjects() -> Result<Vec<Subject>, Box<dyn Error>> {
             program: "paths",
         });
     }
-    let corpus = corpus::objects(&default_cache()?)?;
+    let corpus = corpus::objects(Arch::X86_64)?;
     for (id, program) in HARD {
         let object = corpus
             .iter()

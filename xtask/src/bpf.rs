@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use crate::arch::Arch;
 use crate::paths::{target_dir, workspace};
 
 const CLANG: &str = "clang-19";
@@ -30,6 +31,8 @@ pub enum CompileError {
 
 /// How to compile.
 pub struct Compiler {
+    /// The architecture of the kernels that it is for.
+    pub arch: Arch,
     /// The folder that objects name their sources relative to, so that they are the same wherever
     /// it lies.
     pub root: PathBuf,
@@ -72,15 +75,15 @@ impl Compiler {
         let mut clang = Command::new(CLANG);
         clang
             .args(["-g", "-O2", "--target=bpf", "-mcpu=v3", "-mlittle-endian"])
-            .arg("-D__TARGET_ARCH_x86")
+            .arg(self.arch.define())
             .arg(prefix_map)
             .args(&self.flags)
             .args(flags);
         for include in &self.includes {
             clang.arg("-I").arg(include);
         }
-        // The BPF target has no system headers of its own: the host's, after all others.
-        for include in ["/usr/include/x86_64-linux-gnu", "/usr/include"] {
+        // After all others.
+        for include in self.arch.system_includes() {
             clang.args(["-idirafter", include]);
         }
         clang.arg("-c").arg(source).arg("-o").arg(object);
@@ -95,27 +98,28 @@ pub fn compiler_version() -> Result<String, CompileError> {
 }
 
 /// Compiles the programs of `examples/`, and says where the objects are.
-pub fn build_examples() -> Result<(), CompileError> {
-    for object in examples()? {
+pub fn build_examples(arch: Arch) -> Result<(), CompileError> {
+    for object in examples(arch)? {
         println!("{}", object.display());
     }
     Ok(())
 }
 
 /// Compiles the programs of `examples/`; returns the objects.
-pub fn examples() -> Result<Vec<PathBuf>, CompileError> {
-    compile_all("examples")
+pub fn examples(arch: Arch) -> Result<Vec<PathBuf>, CompileError> {
+    compile_all(arch, "examples")
 }
 
 /// Compiles the programs of tests; returns the folder with the objects.
-pub fn test_programs() -> Result<PathBuf, CompileError> {
-    compile_all("tests/programs")?;
-    Ok(objects())
+pub fn test_programs(arch: Arch) -> Result<PathBuf, CompileError> {
+    compile_all(arch, "tests/programs")?;
+    Ok(objects(arch))
 }
 
 /// How our own programs are compiled.
-pub fn own_compiler() -> Compiler {
+pub fn own_compiler(arch: Arch) -> Compiler {
     Compiler {
+        arch,
         root: workspace().to_owned(),
         includes: Vec::new(),
         flags: vec!["-Wall", "-Wextra", "-Werror"],
@@ -123,13 +127,17 @@ pub fn own_compiler() -> Compiler {
 }
 
 /// Where the objects of our own programs go.
-pub fn objects() -> PathBuf {
-    target_dir().join("bpf")
+pub fn objects(arch: Arch) -> PathBuf {
+    let objects = target_dir().join("bpf");
+    match arch {
+        Arch::X86_64 => objects,
+        other => objects.join(other.to_string()),
+    }
 }
 
-fn compile_all(folder: &str) -> Result<Vec<PathBuf>, CompileError> {
-    let compiler = own_compiler();
-    let objects = objects();
+fn compile_all(arch: Arch, folder: &str) -> Result<Vec<PathBuf>, CompileError> {
+    let compiler = own_compiler(arch);
+    let objects = objects(arch);
     fs::create_dir_all(&objects).map_err(at(&objects))?;
     sources(&workspace().join(folder))?
         .iter()

@@ -1,14 +1,14 @@
-//! The corpus: real BPF objects to test on, made from Debian packages alone.
+//! The corpus: real BPF objects to test on, made from Debian packages alone, for each architecture.
 //!
 //! Everything lives in the cache, under `corpus/`:
 //!
 //! ```text
-//! debs/            downloaded packages
-//! unpacked/        their contents
-//! linux/           the parts of the kernel's source that its BPF selftests need
-//! objects/         the objects
-//! failures/        what the compiler said of selftests that it refused
-//! objects.json     the objects' origins, digests, and what their authors expect of them
+//! debs/                 downloaded packages
+//! unpacked/             their contents
+//! linux/                the parts of the kernel's source that its BPF selftests need
+//! ARCH/objects/         the objects
+//! ARCH/failures/        what the compiler said of selftests that it refused
+//! ARCH/objects.json     the objects' origins, digests, and what their authors expect of them
 //! ```
 
 mod compare;
@@ -22,12 +22,12 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use preverify_abi::kinds::Architecture;
 use preverify_target::debian::{Apt, DebianError};
 use preverify_target::{TargetError, default_cache};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::arch::Arch;
 use crate::bpf::CompileError;
 use crate::run::RunError;
 
@@ -56,8 +56,12 @@ pub enum CorpusError {
     #[error("`{package}` has no {}: its layout has changed", path.display())]
     Layout { package: String, path: PathBuf },
     /// The list of objects is not there or not readable.
-    #[error("{}: {cause}: `cargo xtask corpus build` makes it", path.display())]
-    List { path: PathBuf, cause: io::Error },
+    #[error("{}: {cause}: `cargo xtask corpus build --arch {arch}` makes it", path.display())]
+    List {
+        path: PathBuf,
+        arch: Arch,
+        cause: io::Error,
+    },
 }
 
 /// Where an object came from.
@@ -79,7 +83,7 @@ pub struct CorpusObject {
     pub source: Source,
     /// Name, version and architecture of the Debian package with the object or its source.
     pub package: String,
-    /// The object's file; in `objects.json` relative to the corpus.
+    /// The object's file; in `objects.json` relative to its folder.
     pub path: PathBuf,
     /// The file's SHA-256 in hexadecimal.
     pub sha256: String,
@@ -88,21 +92,22 @@ pub struct CorpusObject {
     pub expectations: Vec<Expectation>,
 }
 
-/// Makes the corpus, or brings it up to date.
-pub fn build() -> Result<(), CorpusError> {
-    let cache = default_cache()?;
-    let corpus = folder(&cache);
-    let apt = Apt::open(&cache, Architecture::X86_64)?;
+/// Makes the corpus of an architecture, or brings it up to date.
+pub fn build(arch: Arch) -> Result<(), CorpusError> {
+    let (corpus, apt) = Corpus::open(arch)?;
     if let Some(failure) = apt.update()? {
         println!("going on with the package lists that there are: {failure}");
     }
-    let mut found = debian::collect(&apt, &corpus, &debian::PACKAGES)?;
-    let selftests = selftests::compile(&apt, &corpus)?;
+    let mut found = debian::collect(&apt, &corpus, debian::packages(arch))?;
+    let packages = selftests::Packages::download(&apt, &corpus)?;
+    // Compiling takes minutes, and others may want packages meanwhile.
+    drop(apt);
+    let selftests = selftests::compile(&corpus, &packages)?;
     found.extend(selftests.objects);
     found.sort_by(|a, b| a.id.cmp(&b.id));
-    save(&corpus, &found)?;
+    corpus.save(&found)?;
 
-    let objects = objects(&cache)?;
+    let objects = corpus.objects()?;
     let count = |source| {
         objects
             .iter()
@@ -111,19 +116,19 @@ pub fn build() -> Result<(), CorpusError> {
     };
     let expectations: usize = objects.iter().map(|object| object.expectations.len()).sum();
     println!(
-        "{} objects: {} from Debian's packages, {} selftests; {expectations} programs with \
+        "{} objects for {arch}: {} from Debian's packages, {} selftests; {expectations} programs with \
          expectations: {}",
         objects.len(),
         count(Source::Debian),
         count(Source::Selftests),
-        list(&corpus).display()
+        corpus.list().display()
     );
     if !selftests.refused.is_empty() {
         println!(
             "{} selftests do not compile ({}): see {}",
             selftests.refused.len(),
             selftests.refused.join(", "),
-            failures(&corpus).display()
+            corpus.failures().display()
         );
     }
     Ok(())
@@ -131,64 +136,92 @@ pub fn build() -> Result<(), CorpusError> {
 
 /// The parts of a kernel's source that the corpus was made from.
 pub fn linux_source() -> Result<PathBuf, CorpusError> {
-    let cache = default_cache()?;
-    selftests::linux_source(&Apt::open(&cache, Architecture::X86_64)?, &folder(&cache))
+    let (corpus, apt) = Corpus::open(Arch::X86_64)?;
+    selftests::linux_source(&apt, &corpus)
 }
 
 /// The objects in one of Debian's packages, with absolute paths.
-pub fn debian_objects(package: &'static str) -> Result<Vec<CorpusObject>, CorpusError> {
-    let cache = default_cache()?;
-    let corpus = folder(&cache);
-    let mut found = debian::collect(
-        &Apt::open(&cache, Architecture::X86_64)?,
-        &corpus,
-        &[package],
-    )?;
-    for object in &mut found {
-        object.path = corpus.join(&object.path);
+pub fn debian_objects(arch: Arch, package: &'static str) -> Result<Vec<CorpusObject>, CorpusError> {
+    let (corpus, apt) = Corpus::open(arch)?;
+    if !apt.has_lists()? {
+        apt.update()?;
     }
-    Ok(found)
+    let found = debian::collect(&apt, &corpus, &[package])?;
+    Ok(corpus.absolute(found))
 }
 
-/// The objects of the corpus in a cache, by id, with absolute paths.
-pub fn objects(cache: &Path) -> Result<Vec<CorpusObject>, CorpusError> {
-    let corpus = folder(cache);
-    let path = list(&corpus);
-    let read = fs::read(&path).and_then(|text| Ok(serde_json::from_slice(&text)?));
-    let mut objects: Vec<CorpusObject> = read.map_err(|cause| CorpusError::List { path, cause })?;
-    for object in &mut objects {
-        object.path = corpus.join(&object.path);
+/// The objects of an architecture's corpus, by id, with absolute paths.
+pub fn objects(arch: Arch) -> Result<Vec<CorpusObject>, CorpusError> {
+    Corpus::at(&default_cache()?, arch).objects()
+}
+
+/// Where the corpus of an architecture lies.
+struct Corpus {
+    arch: Arch,
+    /// What all architectures share.
+    shared: PathBuf,
+    /// What is this architecture's.
+    own: PathBuf,
+}
+
+impl Corpus {
+    fn open(arch: Arch) -> Result<(Self, Apt), CorpusError> {
+        let cache = default_cache()?;
+        let apt = Apt::open(&cache, arch.architecture())?;
+        Ok((Self::at(&cache, arch), apt))
     }
-    Ok(objects)
+
+    fn at(cache: &Path, arch: Arch) -> Self {
+        let shared = cache.join("corpus");
+        Self {
+            arch,
+            own: shared.join(arch.to_string()),
+            shared,
+        }
+    }
+
+    fn objects(&self) -> Result<Vec<CorpusObject>, CorpusError> {
+        let path = self.list();
+        let read = fs::read(&path).and_then(|text| Ok(serde_json::from_slice(&text)?));
+        let objects: Vec<CorpusObject> = read.map_err(|cause| CorpusError::List {
+            path,
+            arch: self.arch,
+            cause,
+        })?;
+        Ok(self.absolute(objects))
+    }
+
+    fn absolute(&self, mut objects: Vec<CorpusObject>) -> Vec<CorpusObject> {
+        for object in &mut objects {
+            object.path = self.own.join(&object.path);
+        }
+        objects
+    }
+
+    fn save(&self, objects: &[CorpusObject]) -> Result<(), CorpusError> {
+        let mut text = serde_json::to_vec_pretty(objects).expect("has only strings as keys");
+        text.push(b'\n');
+        write(&self.list(), &text)
+    }
+
+    fn debs(&self) -> PathBuf {
+        self.shared.join("debs")
+    }
+
+    fn unpacked(&self) -> PathBuf {
+        self.shared.join("unpacked")
+    }
+
+    fn list(&self) -> PathBuf {
+        self.own.join("objects.json")
+    }
+
+    fn failures(&self) -> PathBuf {
+        self.own.join("failures")
+    }
 }
 
-fn save(corpus: &Path, objects: &[CorpusObject]) -> Result<(), CorpusError> {
-    let mut text = serde_json::to_vec_pretty(objects).expect("has only strings as keys");
-    text.push(b'\n');
-    write(&list(corpus), &text)
-}
-
-fn folder(cache: &Path) -> PathBuf {
-    cache.join("corpus")
-}
-
-fn list(corpus: &Path) -> PathBuf {
-    corpus.join("objects.json")
-}
-
-fn debs(corpus: &Path) -> PathBuf {
-    corpus.join("debs")
-}
-
-fn unpacked(corpus: &Path) -> PathBuf {
-    corpus.join("unpacked")
-}
-
-fn failures(corpus: &Path) -> PathBuf {
-    corpus.join("failures")
-}
-
-/// Where the object of this id lies, relative to the corpus.
+/// Where the object of this id lies, relative to its architecture's folder.
 fn object_path(id: &str) -> PathBuf {
     PathBuf::from(format!("objects/{id}.bpf.o"))
 }
@@ -248,9 +281,12 @@ mod tests {
             sha256: hex_digest(b"abc"),
             expectations: Vec::new(),
         };
-        save(&folder(cache.path()), std::slice::from_ref(&object)).expect("saves");
-        let found = objects(cache.path()).expect("reads");
-        let path = cache.path().join("corpus/objects/selftests/loop1.bpf.o");
+        let corpus = Corpus::at(cache.path(), Arch::Arm64);
+        corpus.save(std::slice::from_ref(&object)).expect("saves");
+        let found = corpus.objects().expect("reads");
+        let path = cache
+            .path()
+            .join("corpus/arm64/objects/selftests/loop1.bpf.o");
         assert_eq!(found, [CorpusObject { path, ..object }]);
         assert_eq!(&found[0].sha256[..8], "ba7816bf");
     }
@@ -258,9 +294,13 @@ mod tests {
     #[test]
     fn a_missing_corpus_says_how_to_make_it() {
         let cache = tempfile::tempdir().expect("a temporary folder");
-        let error = objects(cache.path())
+        let error = Corpus::at(cache.path(), Arch::Arm64)
+            .objects()
             .expect_err("there is none")
             .to_string();
-        assert!(error.contains("cargo xtask corpus build"), "{error}");
+        assert!(
+            error.contains("cargo xtask corpus build --arch arm64"),
+            "{error}"
+        );
     }
 }

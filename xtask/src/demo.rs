@@ -12,6 +12,7 @@ use preverify_target::{
     AddRequest, Contents, DeviceOptions, GuestFile, Store, Target, default_cache,
 };
 
+use crate::arch::Arch;
 use crate::paths::target_dir;
 use crate::run::run_command;
 use crate::{artifacts, bpf, corpus, setup};
@@ -125,12 +126,12 @@ fn added_target() -> Result<Target, Box<dyn Error>> {
 }
 
 fn subjects(folder: &Path) -> Result<Vec<Subject>, Box<dyn Error>> {
-    let examples = bpf::examples()?;
+    let examples = bpf::examples(Arch::X86_64)?;
     let xdp_count = examples
         .into_iter()
         .find(|object| object.ends_with("xdp_count.bpf.o"))
         .ok_or("examples/ has no xdp_count.bpf.c")?;
-    let tools = corpus::debian_objects("libbpf-tools")?;
+    let tools = corpus::debian_objects(Arch::X86_64, "libbpf-tools")?;
     let tool = |name: &str| {
         let id = format!("libbpf-tools/{name}");
         let found = tools.iter().find(|object| object.id == id);

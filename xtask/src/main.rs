@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod arch;
 mod artifacts;
 mod bench;
 mod bpf;
@@ -18,7 +19,9 @@ mod test;
 use std::error::Error;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
+
+use crate::arch::Arch;
 
 /// The project's own commands.
 #[derive(Parser)]
@@ -30,8 +33,9 @@ enum Command {
     Setup,
     /// Builds `preverify`, with its agent beside it, and the static `preverify-load`, and says where they are.
     Build,
-    /// Compiles the programs of `examples/` into `target/bpf/`.
-    Examples,
+    /// Compiles the programs of `examples/` into `target/bpf/`, those for other architectures than x86_64 into a folder
+    /// of their own there.
+    Examples(ArchArgs),
     /// Real BPF objects to test on.
     #[command(subcommand)]
     Corpus(Corpus),
@@ -48,6 +52,13 @@ enum Command {
     },
 }
 
+#[derive(Args)]
+struct ArchArgs {
+    /// The devices' architecture
+    #[arg(long, value_enum, default_value_t = Arch::X86_64)]
+    arch: Arch,
+}
+
 #[derive(Subcommand)]
 enum Bench {
     /// Loading a program: the kernel's own way against the pre-verified one.
@@ -57,7 +68,7 @@ enum Bench {
 #[derive(Subcommand)]
 enum Corpus {
     /// Downloads, takes out and compiles the objects, in the cache (PREVERIFY_CACHE).
-    Build,
+    Build(ArchArgs),
     /// Takes the objects the whole way, from object to program on a device, and prints what became of them.
     Run(corpus::RunArgs),
 }
@@ -67,8 +78,8 @@ fn main() -> ExitCode {
         Command::Demo => demo::demo(),
         Command::Setup => setup::setup().map_err(Into::into),
         Command::Build => build(),
-        Command::Examples => bpf::build_examples().map_err(Into::into),
-        Command::Corpus(Corpus::Build) => corpus::build().map_err(Into::into),
+        Command::Examples(args) => bpf::build_examples(args.arch).map_err(Into::into),
+        Command::Corpus(Corpus::Build(args)) => corpus::build(args.arch).map_err(Into::into),
         Command::Corpus(Corpus::Run(args)) => corpus(&args),
         Command::Bench(Bench::Load) => bench::load(),
         Command::Test => test::test(),

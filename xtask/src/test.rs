@@ -11,6 +11,7 @@ use preverify_lab::{
 };
 use preverify_target::default_cache;
 
+use crate::arch::Arch;
 use crate::run::{run, run_command};
 use crate::{artifacts, bpf, corpus, demo, header, kernel, setup};
 
@@ -57,11 +58,11 @@ pub fn test() -> Result<(), Box<dyn Error>> {
     if size >= LOADER_LIMIT {
         return Err("preverify-load is too large".into());
     }
-    bpf::examples()?;
-    let objects = bpf::test_programs()?;
+    bpf::examples(Arch::X86_64)?;
+    let objects = bpf::test_programs(Arch::X86_64)?;
 
     stage("real BPF objects");
-    corpus::build()?;
+    corpus::build(Arch::X86_64)?;
 
     stage("the kernel part, for each supported kernel");
     kernel::check_style(&corpus::linux_source()?)?;

@@ -11,39 +11,50 @@ use object::elf::{EM_BPF, FileHeader64, SHT_NOBITS};
 use object::read::elf::{FileHeader, SectionHeader};
 use preverify_target::debian::{self, Apt, Deb};
 
-use super::{
-    CorpusError, CorpusObject, Source, at, debs, hex_digest, object_path, read, unpacked, write,
-};
+use super::{Corpus, CorpusError, CorpusObject, Source, at, hex_digest, object_path, read, write};
+use crate::arch::Arch;
 
 /// The packages with objects inside.
-pub(super) const PACKAGES: [&str; 6] = [
-    "libbpf-tools",
-    "xdp-tools",
-    "libxdp1",
-    "qemu-system-x86",
-    "libknot13",
-    "ir-keytable",
-];
+pub(super) fn packages(arch: Arch) -> &'static [&'static str] {
+    const EVERYWHERE: usize = 4;
+    const ALL: [&str; 6] = [
+        "xdp-tools",
+        "libxdp1",
+        "libknot13",
+        "ir-keytable",
+        "libbpf-tools",
+        "qemu-system-x86",
+    ];
+    match arch {
+        Arch::X86_64 | Arch::Arm64 => &ALL,
+        // Debian does not build libbpf-tools there, and QEMU without its object.
+        Arch::Arm => &ALL[..EVERYWHERE],
+    }
+}
 
-/// The first bytes of a 64-bit little-endian ELF file of version 1.
+/// The first bytes of every ELF file.
+const ANY_ELF_MAGIC: &[u8] = b"\x7fELF";
+/// The first bytes of a 64-bit little-endian ELF file of version 1, as BPF objects are.
 const ELF_MAGIC: &[u8] = b"\x7fELF\x02\x01\x01";
 
 /// Downloads packages and takes the objects out of them.
 pub(super) fn collect(
     apt: &Apt,
-    corpus: &Path,
+    corpus: &Corpus,
     packages: &[&str],
 ) -> Result<Vec<CorpusObject>, CorpusError> {
     let mut objects = Vec::new();
-    for deb in apt.download(packages, &debs(corpus))? {
-        let contents = debian::unpack(&deb, &unpacked(corpus))?;
+    let packages: Vec<_> = packages.iter().map(|name| apt.package(name)).collect();
+    let packages: Vec<_> = packages.iter().map(String::as_str).collect();
+    for deb in apt.download(&packages, &corpus.debs())? {
+        let contents = debian::unpack(&deb, &corpus.unpacked())?;
         objects.extend(collect_package(corpus, &deb, &contents)?);
     }
     Ok(objects)
 }
 
 fn collect_package(
-    corpus: &Path,
+    corpus: &Corpus,
     deb: &Deb,
     contents: &Path,
 ) -> Result<Vec<CorpusObject>, CorpusError> {
@@ -63,7 +74,7 @@ fn collect_package(
                 id = format!("{id}.{}", index + 1);
             }
             let path = object_path(&id);
-            write(&corpus.join(&path), object)?;
+            write(&corpus.own.join(&path), object)?;
             objects.push(CorpusObject {
                 id,
                 source: Source::Debian,
@@ -103,7 +114,7 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>, CorpusError> {
 
 /// The BPF objects in an ELF file: itself, or those among its data.
 fn bpf_objects(file: &[u8]) -> Vec<&[u8]> {
-    if !file.starts_with(ELF_MAGIC) {
+    if !file.starts_with(ANY_ELF_MAGIC) {
         return Vec::new();
     }
     let mut objects = Vec::new();
@@ -185,6 +196,8 @@ mod tests {
         let data = [&b"before"[..], &first, b"between", &second, b"after"].concat();
         let program = elf(object::elf::EM_X86_64, &data);
         assert_eq!(bpf_objects(&program), [&first, &second]);
+        let for_32_bits = [b"\x7fELF\x01\x01\x01".as_slice(), &data].concat();
+        assert_eq!(bpf_objects(&for_32_bits), [&first, &second]);
     }
 
     #[test]

@@ -10,12 +10,13 @@ use preverify_lab::{Device, DeviceError, LOADER, Lab, LabError, pinned};
 use preverify_pipeline::inputs::{self, InputsError};
 use preverify_pipeline::{BuildError, Object, Verified, Verifier};
 use preverify_protocol::{Inputs, LoadReply, LoadRequest, ProgramRef, Rejection, Stage};
-use preverify_target::{DeviceOptions, default_cache};
+use preverify_target::DeviceOptions;
 
 use super::compare::{self, Comparison};
 use super::expectations::Verdict;
 use super::report::{self, Row};
 use super::{CorpusError, CorpusObject, objects};
+use crate::arch::Arch;
 use crate::paths::{target_dir, workspace};
 
 /// What one object may take to verify. The heaviest that are accepted take 30 s on emulated machines.
@@ -111,8 +112,7 @@ pub fn run(args: &Args, lab: &Lab) -> Result<(), RunCorpusError> {
 }
 
 fn chosen(args: &Args) -> Result<Vec<CorpusObject>, RunCorpusError> {
-    let cache = default_cache().map_err(CorpusError::from)?;
-    let mut all = objects(&cache)?;
+    let mut all = objects(Arch::X86_64)?;
     if args.sample {
         let sample = sample();
         if let Some(missing) = sample

@@ -12,15 +12,14 @@ use std::thread;
 use preverify_target::debian::{self, Apt, Deb};
 
 use super::{
-    CorpusError, CorpusObject, Source, at, create_folder, debs, expectations, failures, hex_digest,
-    object_path, read, remove_folder, unpacked, write,
+    Corpus, CorpusError, CorpusObject, Source, at, create_folder, expectations, hex_digest,
+    object_path, read, remove_folder, write,
 };
+use crate::arch::Arch;
 use crate::bpf::{self, CompileError, Compiler};
 use crate::run::{RunError, run_command};
 
 const SOURCE_PACKAGE: &str = "linux-source-6.12";
-/// The kernel whose types the selftests are compiled for: its package of headers has its BTF.
-const HEADERS_PACKAGE: &str = "linux-headers-6.12-cloud-amd64";
 
 /// What the selftests and bpftool need of the kernel's source.
 const SOURCE_PARTS: [&str; 5] = ["arch/x86", "include", "kernel/bpf", "scripts", "tools"];
@@ -56,18 +55,18 @@ pub(super) struct Selftests {
 }
 
 /// Compiles those selftests that are not compiled yet.
-pub(super) fn compile(apt: &Apt, corpus: &Path) -> Result<Selftests, CorpusError> {
-    let [source, headers] = download(apt, corpus)?;
-    let linux = Linux::prepare(corpus, &source, &headers)?;
-    forget_other_recipes(corpus, &[&source, &headers])?;
+pub(super) fn compile(corpus: &Corpus, packages: &Packages) -> Result<Selftests, CorpusError> {
+    let linux = Linux::prepare(corpus, packages)?;
+    forget_other_recipes(corpus, packages)?;
 
     let sources = bpf::sources(&linux.selftests().join("progs"))?;
-    let compiler = linux.compiler();
+    let compiler = linux.compiler(corpus.arch);
+    let source = &packages.source;
     let next = AtomicUsize::new(0);
     let results = Mutex::new(Vec::new());
     let work = || {
         while let Some(file) = sources.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let result = compile_one(corpus, &compiler, file, &source);
+            let result = compile_one(corpus, &compiler, file, source);
             let mut results = results
                 .lock()
                 .expect("no thread panics while it holds the lock");
@@ -98,15 +97,36 @@ pub(super) fn compile(apt: &Apt, corpus: &Path) -> Result<Selftests, CorpusError
 }
 
 /// Where the parts of the kernel's source are that selftests need.
-pub(super) fn linux_source(apt: &Apt, corpus: &Path) -> Result<PathBuf, CorpusError> {
-    let [source, headers] = download(apt, corpus)?;
-    Ok(Linux::at(corpus, &source, &headers).source)
+pub(super) fn linux_source(apt: &Apt, corpus: &Corpus) -> Result<PathBuf, CorpusError> {
+    let packages = Packages::download(apt, corpus)?;
+    Ok(Linux::at(corpus, &packages).source)
 }
 
-fn download(apt: &Apt, corpus: &Path) -> Result<[Deb; 2], CorpusError> {
-    let headers = apt.meant_by(HEADERS_PACKAGE)?;
-    let debs = apt.download(&[SOURCE_PACKAGE, &headers], &debs(corpus))?;
-    Ok(<[Deb; 2]>::try_from(debs).expect("one file for each package"))
+/// What selftests are made from.
+pub(super) struct Packages {
+    source: Deb,
+    /// The headers of the kernel whose types the selftests are compiled for: the package has its BTF.
+    headers: Option<Deb>,
+}
+
+impl Packages {
+    pub(super) fn download(apt: &Apt, corpus: &Corpus) -> Result<Self, CorpusError> {
+        let mut names = vec![SOURCE_PACKAGE.to_owned()];
+        if let Some(meta) = corpus.arch.headers_with_btf() {
+            names.push(apt.meant_by(&apt.package(meta))?);
+        }
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
+        let mut debs = apt.download(&names, &corpus.debs())?.into_iter();
+        Ok(Self {
+            source: debs.next().expect("one file for each package"),
+            headers: debs.next(),
+        })
+    }
+
+    fn stems(&self) -> impl Iterator<Item = &str> {
+        let debs = [Some(&self.source), self.headers.as_ref()];
+        debs.into_iter().flatten().map(|deb| deb.stem.as_str())
+    }
 }
 
 enum Compiled {
@@ -115,7 +135,7 @@ enum Compiled {
 }
 
 fn compile_one(
-    corpus: &Path,
+    corpus: &Corpus,
     compiler: &Compiler,
     file: &Path,
     package: &Deb,
@@ -127,7 +147,7 @@ fn compile_one(
         .into_owned();
     let id = format!("selftests/{name}");
     let path = object_path(&id);
-    let object = corpus.join(&path);
+    let object = corpus.own.join(&path);
     if !object.exists() {
         let own = OWN_FLAGS.iter().filter(|(of, _)| *of == name);
         let flags: Vec<_> = own.map(|(_, flag)| *flag).collect();
@@ -135,7 +155,7 @@ fn compile_one(
             Ok(()) => {}
             Err(CompileError::Refused { messages, .. }) => {
                 write(
-                    &failures(corpus).join(format!("{name}.log")),
+                    &corpus.failures().join(format!("{name}.log")),
                     messages.as_bytes(),
                 )?;
                 return Ok(Compiled::Refused(name));
@@ -156,43 +176,50 @@ fn compile_one(
 
 /// Removes the objects if they were made from other packages, by another compiler, or with other
 /// flags.
-fn forget_other_recipes(corpus: &Path, packages: &[&Deb]) -> Result<(), CorpusError> {
-    let folder = corpus.join("objects/selftests");
+fn forget_other_recipes(corpus: &Corpus, packages: &Packages) -> Result<(), CorpusError> {
+    let folder = corpus.own.join("objects/selftests");
     let stamp = folder.join("recipe");
     let mut recipe = bpf::compiler_version()?;
-    for package in packages {
-        recipe += &format!("{}\n", package.stem);
+    for stem in packages.stems() {
+        recipe += &format!("{stem}\n");
     }
     recipe += &format!("{FLAGS:?}\n{OWN_FLAGS:?}\n");
     if fs::read(&stamp).is_ok_and(|found| found == recipe.as_bytes()) {
         return Ok(());
     }
     remove_folder(&folder)?;
-    remove_folder(&failures(corpus))?;
+    remove_folder(&corpus.failures())?;
     write(&stamp, recipe.as_bytes())
 }
 
 /// The parts of the kernel's source that selftests need, and what is generated from them.
 struct Linux {
     source: PathBuf,
-    generated: PathBuf,
+    /// The kernel's build's own bpftool, and libbpf's headers.
+    bpftool: PathBuf,
+    /// A folder with the kernel's types as C.
+    types: Option<PathBuf>,
 }
 
 impl Linux {
-    fn at(corpus: &Path, source: &Deb, headers: &Deb) -> Self {
-        let folder = corpus.join("linux");
+    fn at(corpus: &Corpus, packages: &Packages) -> Self {
+        let folder = corpus.shared.join("linux");
+        let generated = |deb: &Deb| folder.join(format!("{}.generated", deb.stem));
         Self {
-            source: folder.join(&source.stem),
-            generated: folder.join(format!("{}.generated", headers.stem)),
+            source: folder.join(&packages.source.stem),
+            bpftool: generated(&packages.source).join("bpftool"),
+            types: packages.headers.as_ref().map(generated),
         }
     }
 
-    fn prepare(corpus: &Path, source: &Deb, headers: &Deb) -> Result<Self, CorpusError> {
-        let linux = Self::at(corpus, source, headers);
-        linux.unpack_source(source)?;
+    fn prepare(corpus: &Corpus, packages: &Packages) -> Result<Self, CorpusError> {
+        let linux = Self::at(corpus, packages);
+        linux.unpack_source(&packages.source)?;
         linux.make_bpftool()?;
-        let headers_contents = debian::unpack(headers, &unpacked(corpus))?;
-        linux.write_vmlinux_h(headers, &headers_contents)?;
+        if let (Some(headers), Some(types)) = (&packages.headers, &linux.types) {
+            let contents = debian::unpack(headers, &corpus.unpacked())?;
+            linux.write_vmlinux_h(headers, &contents, types)?;
+        }
         Ok(linux)
     }
 
@@ -233,16 +260,15 @@ impl Linux {
 
     /// Builds the small bpftool that the kernel's build uses, and libbpf's headers with it.
     fn make_bpftool(&self) -> Result<(), CorpusError> {
-        if self.bpftool().exists() {
+        if self.program().exists() {
             return Ok(());
         }
-        let output = self.generated.join("bpftool");
-        create_folder(&output)?;
+        create_folder(&self.bpftool)?;
         run_command(
             Command::new("make")
                 .args(["--silent", "--jobs=2", "--directory"])
                 .arg(self.source.join("tools/bpf/bpftool"))
-                .arg(format!("OUTPUT={}/", output.display()))
+                .arg(format!("OUTPUT={}/", self.bpftool.display()))
                 .arg("bootstrap")
                 .stdout(Stdio::null()),
         )?;
@@ -250,8 +276,13 @@ impl Linux {
     }
 
     /// Writes the kernel's types as C. Debian's package of headers has a `vmlinux` with just BTF.
-    fn write_vmlinux_h(&self, headers: &Deb, contents: &Path) -> Result<(), CorpusError> {
-        let header = self.generated.join("vmlinux.h");
+    fn write_vmlinux_h(
+        &self,
+        headers: &Deb,
+        contents: &Path,
+        types: &Path,
+    ) -> Result<(), CorpusError> {
+        let header = types.join("vmlinux.h");
         if header.exists() {
             return Ok(());
         }
@@ -262,7 +293,7 @@ impl Linux {
                 path: btf,
             });
         }
-        let mut bpftool = Command::new(self.bpftool());
+        let mut bpftool = Command::new(self.program());
         bpftool
             .args(["btf", "dump", "file"])
             .arg(&btf)
@@ -283,15 +314,17 @@ impl Linux {
         write(&header, &output.stdout)
     }
 
-    fn compiler(&self) -> Compiler {
+    fn compiler(&self, arch: Arch) -> Compiler {
+        let mut includes: Vec<_> = self.types.iter().cloned().collect();
+        includes.extend([
+            self.bpftool.join("bootstrap/libbpf/include"),
+            self.selftests(),
+            self.source.join("tools/include/uapi"),
+        ]);
         Compiler {
+            arch,
             root: self.source.clone(),
-            includes: vec![
-                self.generated.clone(),
-                self.generated.join("bpftool/bootstrap/libbpf/include"),
-                self.selftests(),
-                self.source.join("tools/include/uapi"),
-            ],
+            includes,
             flags: FLAGS.to_vec(),
         }
     }
@@ -300,8 +333,8 @@ impl Linux {
         self.source.join("tools/testing/selftests/bpf")
     }
 
-    fn bpftool(&self) -> PathBuf {
-        self.generated.join("bpftool/bootstrap/bpftool")
+    fn program(&self) -> PathBuf {
+        self.bpftool.join("bootstrap/bpftool")
     }
 }
 
