@@ -14,6 +14,7 @@
 mod bytecode;
 mod error;
 mod function;
+mod instructions;
 mod places;
 #[cfg(test)]
 mod tests;
@@ -23,12 +24,14 @@ use std::fmt::Debug;
 
 use preverify_abi::image::{self as abi, Conclusions};
 use preverify_abi::kinds::Architecture;
+use preverify_abi::manifest::ARCH_ARM;
 use sha2::{Digest, Sha256};
 
 pub use self::error::{At, DiscoverError, Obstacles};
 
 use self::bytecode::{Loads, OwnCalls, without_addresses};
 use self::function::{Address, FunctionView};
+use self::instructions::InstructionsView;
 use crate::Capture;
 use crate::export::{self, Insn, Map};
 use crate::image::{Function, Image, Machine, Reloc, Symbol, Target};
@@ -42,12 +45,7 @@ type Pair = [u64; 2];
 ///
 /// The order of the captures does not matter, nor which two boots they are from.
 pub fn discover(a: Capture<'_>, b: Capture<'_>) -> Result<Image, DiscoverError> {
-    let both = Both {
-        a,
-        b,
-        call_bases: [a, b].map(|capture| capture.symbols.address_of("__bpf_call_base")),
-    };
-    both.check()?;
+    let both = Both::new(a, b)?;
     let arch = a.export.arch;
     let machine = Machine::native(arch);
     let machine = machine.and_then(|machine| Some((machine, native(machine)?)));
@@ -55,25 +53,22 @@ pub fn discover(a: Capture<'_>, b: Capture<'_>) -> Result<Image, DiscoverError> 
         program: both.program(),
         arch: Architecture(arch),
     })?;
-    let xlated = both.clean_bytecode(
-        "the program's bytecode",
-        &a.export.xlated,
-        &b.export.xlated,
-        OwnCalls::Numbered,
-    )?;
-    let conclusions = Conclusions {
-        tag: both.tag(&xlated, 0),
-        ..a.export.conclusions
-    };
-    let (functions, symbols) = link(both, both.functions(native, &xlated)?)?;
-    Ok(Image {
-        machine,
-        conclusions,
-        functions,
-        pokes: both.pokes(native.tail_calls())?,
-        xlated,
-        symbols,
-    })
+    let xlated = both.xlated()?;
+    let drafts = both.each_function(|index| both.native_function(native, index, &xlated))?;
+    let pokes = both.native_pokes(native.tail_calls())?;
+    both.image(machine, drafts, pokes, xlated)
+}
+
+/// Makes the image of a program's verified bytecode, from two captures as for [`discover()`].
+///
+/// The bytecode is what the JIT compiled, not the cleaned copy that is kept beside it for people: in
+/// that one, constants that look like addresses are zero.
+pub fn discover_bytecode(a: Capture<'_>, b: Capture<'_>) -> Result<Image, DiscoverError> {
+    let both = Both::new(a, b)?;
+    let xlated = both.xlated()?;
+    let drafts = both.each_function(|index| both.bytecode_function(index, &xlated))?;
+    let pokes = both.pokes(|capture, poke| numbered_poke(capture, poke).map(Some))?;
+    both.image(Machine::Bpf, drafts, pokes, xlated)
 }
 
 /// The two captures.
@@ -92,6 +87,16 @@ struct Draft {
 }
 
 impl<'a> Both<'a> {
+    fn new(a: Capture<'a>, b: Capture<'a>) -> Result<Self, DiscoverError> {
+        let both = Self {
+            a,
+            b,
+            call_bases: [a, b].map(|capture| capture.symbols.address_of("__bpf_call_base")),
+        };
+        both.check()?;
+        Ok(both)
+    }
+
     /// Whether these are two captures of one program, which an image can be made of.
     fn check(self) -> Result<(), DiscoverError> {
         let (a, b) = (self.a.export, self.b.export);
@@ -112,7 +117,8 @@ impl<'a> Both<'a> {
                 });
             }
         }
-        if a.text_address == b.text_address {
+        // Kernels for 32-bit arm lie at the same place wherever they run.
+        if a.text_address == b.text_address && a.arch != ARCH_ARM {
             return Err(DiscoverError::SameLayout {
                 text: a.text_address,
             });
@@ -168,27 +174,42 @@ impl<'a> Both<'a> {
         })
     }
 
-    fn functions(self, native: &dyn Native, xlated: &[Insn]) -> Result<Vec<Draft>, DiscoverError> {
-        let (a, b) = (&self.a.export.functions, &self.b.export.functions);
-        let pairs = a.iter().zip(b).enumerate();
-        pairs
-            .map(|(index, (a, b))| self.function(native, index, [a, b], xlated))
-            .collect()
+    /// The program's bytecode as it is kept: without addresses.
+    fn xlated(self) -> Result<Vec<Insn>, DiscoverError> {
+        self.clean_bytecode(
+            "the program's bytecode",
+            &self.a.export.xlated,
+            &self.b.export.xlated,
+            OwnCalls::Numbered,
+        )
     }
 
-    fn function(
+    fn each_function(
+        self,
+        draft: impl Fn(usize) -> Result<Draft, DiscoverError>,
+    ) -> Result<Vec<Draft>, DiscoverError> {
+        (0..self.a.export.functions.len()).map(draft).collect()
+    }
+
+    /// A function that both boots have, as each of them has it.
+    fn function(self, index: usize) -> [&'a export::Function; 2] {
+        [self.a, self.b].map(|capture| &capture.export.functions[index])
+    }
+
+    fn native_function(
         self,
         native: &dyn Native,
         index: usize,
-        [a, b]: [&export::Function; 2],
         xlated: &[Insn],
     ) -> Result<Draft, DiscoverError> {
+        let [a, b] = self.function(index);
         self.clean_bytecode(
             &format!("the bytecode of function {index}"),
             &a.insns,
             &b.insns,
             OwnCalls::Addressed,
         )?;
+        self.instructions(index).check_for_hidden_pointers()?;
         let several = self.a.export.functions.len() > 1;
         let view = FunctionView {
             both: self,
@@ -217,6 +238,45 @@ impl<'a> Both<'a> {
             },
             addresses,
         })
+    }
+
+    fn bytecode_function(self, index: usize, xlated: &[Insn]) -> Result<Draft, DiscoverError> {
+        let [function, _] = self.function(index);
+        let view = self.instructions(index);
+        let (code, addresses) = view.read()?;
+        view.check_for_hidden_pointers()?;
+        Ok(Draft {
+            function: Function {
+                tag: self.tag(xlated, index),
+                code,
+                relocs: Vec::new(),
+                extable: Vec::new(),
+                stack_depth: function.stack_depth,
+                flags: function.flags,
+            },
+            addresses,
+        })
+    }
+
+    fn instructions(self, index: usize) -> InstructionsView<'a> {
+        let [a, b] = self.function(index);
+        InstructionsView {
+            both: self,
+            index,
+            a: &a.insns,
+            b: &b.insns,
+            kinds: self.a.export.functions.len() > 1,
+        }
+    }
+
+    /// What the immediates of calls are relative to.
+    fn call_bases(self) -> Result<Pair, DiscoverError> {
+        match self.call_bases {
+            [Some(a), Some(b)] => Ok([a, b]),
+            _ => Err(DiscoverError::NoCallBase {
+                program: self.program(),
+            }),
+        }
     }
 
     /// The tag of a function; the first one's is the program's.
@@ -255,20 +315,24 @@ impl<'a> Both<'a> {
         Ok(clean_a)
     }
 
-    fn pokes(self, tail_calls: TailCalls) -> Result<Vec<abi::Poke>, DiscoverError> {
+    fn native_pokes(self, tail_calls: TailCalls) -> Result<Vec<abi::Poke>, DiscoverError> {
+        self.pokes(|capture, poke| match tail_calls {
+            TailCalls::Patched(is_pristine) => relative_poke(capture, poke, is_pristine).map(Some),
+            TailCalls::Unprepared => match [poke.target, poke.bypass, poke.bypass_target] {
+                [0, 0, 0] => Ok(None),
+                _ => Err("it has places to patch, which the JIT of this machine never has"),
+            },
+        })
+    }
+
+    fn pokes(
+        self,
+        record: impl Fn(Capture<'_>, &export::Poke) -> Result<Option<abi::Poke>, &'static str>,
+    ) -> Result<Vec<abi::Poke>, DiscoverError> {
         let pokes = |capture: Capture<'_>| -> Result<Vec<abi::Poke>, DiscoverError> {
             let pokes = capture.export.pokes.iter().enumerate();
             let pokes = pokes.map(|(index, poke)| {
-                let poke = match tail_calls {
-                    TailCalls::Patched(is_pristine) => {
-                        relative_poke(capture, poke, is_pristine).map(Some)
-                    }
-                    TailCalls::Unprepared => match [poke.target, poke.bypass, poke.bypass_target] {
-                        [0, 0, 0] => Ok(None),
-                        _ => Err("it has places to patch, which the JIT of this machine never has"),
-                    },
-                };
-                poke.map_err(|problem| DiscoverError::Poke {
+                record(capture, poke).map_err(|problem| DiscoverError::Poke {
                     program: self.program(),
                     index,
                     problem,
@@ -279,6 +343,28 @@ impl<'a> Both<'a> {
         let (a, b) = (pokes(self.a)?, pokes(self.b)?);
         self.equal("the tail calls", &a, &b)?;
         Ok(a)
+    }
+
+    fn image(
+        self,
+        machine: Machine,
+        drafts: Vec<Draft>,
+        pokes: Vec<abi::Poke>,
+        xlated: Vec<Insn>,
+    ) -> Result<Image, DiscoverError> {
+        let conclusions = Conclusions {
+            tag: self.tag(&xlated, 0),
+            ..self.a.export.conclusions
+        };
+        let (functions, symbols) = link(self, drafts)?;
+        Ok(Image {
+            machine,
+            conclusions,
+            functions,
+            pokes,
+            xlated,
+            symbols,
+        })
     }
 
     fn program(self) -> String {
@@ -356,15 +442,14 @@ fn digest(xlated: &[Insn], index: usize) -> [u8; 8] {
     std::array::from_fn(|byte| digest[byte])
 }
 
+/// A direct tail call, and the places that the kernel patches for it.
 fn relative_poke(
     capture: Capture<'_>,
     poke: &export::Poke,
     is_pristine: fn(&[u8], u32, u32, u32) -> bool,
 ) -> Result<abi::Poke, &'static str> {
-    let export = capture.export;
-    // The main program's `aux` stands for its first function.
-    let index = poke.function.unwrap_or(0);
-    let function = export.functions.get(index);
+    let record = numbered_poke(capture, poke)?;
+    let function = capture.export.functions.get(poke.function.unwrap_or(0));
     let function = function.ok_or("it belongs to no function")?;
     let offset = |address: u64| {
         let offset = address.wrapping_sub(function.address);
@@ -375,21 +460,31 @@ fn relative_poke(
     if !is_pristine(&function.code, target, bypass, bypass_target) {
         return Err("the places to patch hold other instructions");
     }
-    let map = export.maps.iter().position(|map| map.address() == poke.map);
-    let number = |index: Option<usize>| index.and_then(|index| u32::try_from(index).ok());
     Ok(abi::Poke {
-        function: number(Some(index))
-            .ok_or("its function has no number")?
-            .into(),
         target: target.into(),
         bypass: bypass.into(),
         bypass_target: bypass_target.into(),
+        ..record
+    })
+}
+
+/// A direct tail call as the verifier leaves it to the JIT.
+fn numbered_poke(capture: Capture<'_>, poke: &export::Poke) -> Result<abi::Poke, &'static str> {
+    let export = capture.export;
+    let map = export.maps.iter().position(|map| map.address() == poke.map);
+    let number = |index: Option<usize>| index.and_then(|index| u32::try_from(index).ok());
+    Ok(abi::Poke {
+        // The main program's `aux` stands for its first function.
+        function: number(Some(poke.function.unwrap_or(0)))
+            .ok_or("its function has no number")?
+            .into(),
         map: number(map)
             .ok_or("its prog array is none of the program's maps")?
             .into(),
         key: poke.key.into(),
         insn_idx: poke.insn_idx.into(),
         adjust: poke.adjust.into(),
+        ..abi::Poke::default()
     })
 }
 

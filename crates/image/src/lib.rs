@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 mod aarch64;
+mod bpf;
 mod disassemble;
 mod discover;
 pub mod export;
@@ -29,7 +30,7 @@ mod testing;
 mod x86_64;
 
 pub use disassemble::{Line, Relocation, disassemble};
-pub use discover::{At, DiscoverError, Obstacles, discover};
+pub use discover::{At, DiscoverError, Obstacles, discover, discover_bytecode};
 pub use hex::Hex;
 pub use prove::{Proof, ProofError, prove};
 pub use relink::{Addresses, MapAddresses, Problem, RelinkError, Relinked, relink};

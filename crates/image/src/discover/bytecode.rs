@@ -93,13 +93,9 @@ impl Loads {
         // The same in both boots: only kinds can tell. The verifier itself loads kernel symbols and
         // `aux` without a kind, but never maps and functions.
         let is_plain = kinds.contains(&0) || self.narrow.contains(&a);
-        let always_named = matches!(
-            place,
-            Place::Map(_) | Place::MapValue { .. } | Place::Function(_)
-        );
         match (is_named, is_plain) {
             (true, false) => Verdict::Address,
-            (false, true) if self.kinds && always_named => Verdict::Constant,
+            (false, true) if self.kinds && place.is_always_named() => Verdict::Constant,
             (false, false) => Verdict::Disagrees,
             _ => Verdict::Unknown,
         }
@@ -107,7 +103,7 @@ impl Loads {
 }
 
 /// The kinds that a load of such an address can have, beside none (`BPF_PSEUDO_*`).
-fn kinds_of(place: &Place) -> &'static [u8] {
+pub(super) fn kinds_of(place: &Place) -> &'static [u8] {
     match place {
         Place::Map(_) => &[1, 5],
         Place::MapValue { .. } => &[2, 6],
@@ -115,6 +111,11 @@ fn kinds_of(place: &Place) -> &'static [u8] {
         Place::Function(_) => &[4],
         Place::ProgAux => &[],
     }
+}
+
+/// Whether a number can be an address of the kernel.
+pub(super) fn is_kernel_address(value: u64) -> bool {
+    KERNEL.contains(&value)
 }
 
 /// Who calls the program's own functions, and how.
@@ -140,7 +141,7 @@ pub(super) fn without_addresses(
     let mut clean = insns.to_vec();
     let others: BTreeMap<usize, u64> = wide_loads(other_boot).collect();
     for (index, value) in wide_loads(insns) {
-        if KERNEL.contains(&value) || others.get(&index) != Some(&value) {
+        if is_kernel_address(value) || others.get(&index) != Some(&value) {
             clean[index].imm = 0;
             clean[index + 1].imm = 0;
         }

@@ -42,6 +42,14 @@ pub enum DiscoverError {
         /// `_text` in the symbols.
         symbols: u64,
     },
+    /// Calls of bytecode are relative to a symbol that the kernel lacks.
+    #[error(
+        "the program `{program}` cannot be made loadable: the kernel's symbols do not have `__bpf_call_base` exactly once, to which calls are relative"
+    )]
+    NoCallBase {
+        /// The program.
+        program: String,
+    },
     /// Both boots have the kernel at the same address.
     #[error(
         "both boots have `_text` at {text:#x}, so addresses cannot be told from constants: boot again, with KASLR (no `nokaslr` on the command line)"

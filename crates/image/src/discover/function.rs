@@ -11,7 +11,7 @@ use crate::image::Form;
 use crate::native::{Code, Native, Obstruction, Operand, OperandKind};
 
 /// What a register can be set to, but for constants.
-const UNKNOWN_POINTER: &str = "programs with pointers of the verifier's own (bpf_obj_new, bpf_obj_drop, \
+pub(super) const UNKNOWN_POINTER: &str = "programs with pointers of the verifier's own (bpf_obj_new, bpf_obj_drop, \
      lists and trees of objects) cannot be made loadable";
 
 /// One function in both boots.

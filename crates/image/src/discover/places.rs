@@ -57,6 +57,15 @@ impl Place {
         places
     }
 
+    /// Whether loads of it always have a kind: the verifier itself loads kernel symbols and `aux`
+    /// without one, but never maps and functions.
+    pub(super) fn is_always_named(&self) -> bool {
+        matches!(
+            self,
+            Self::Map(_) | Self::MapValue { .. } | Self::Function(_)
+        )
+    }
+
     /// What people call it.
     pub(super) fn describe(&self, capture: Capture<'_>) -> String {
         match self {
