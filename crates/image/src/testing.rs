@@ -1,5 +1,8 @@
 //! Programs as a JIT would write them, in boots as a kernel would lay them out.
 
+pub(crate) mod aarch64;
+mod x86_64;
+
 use preverify_abi::export::{EXPORT_MAGIC, ExportFunction, ExportHeader, ExportMap, ExportPoke};
 use preverify_abi::image::{Conclusions, Extable};
 use preverify_abi::{ABI_VERSION, NONE, Range, Table};
@@ -7,6 +10,7 @@ use zerocopy::{Immutable, IntoBytes};
 
 use crate::Capture;
 use crate::export::{Export, Function, Insn, Map, Poke};
+use crate::image::Machine;
 use crate::symbols::KernelSymbols;
 
 /// Where `__bpf_call_base` is, from `_text`.
@@ -17,6 +21,8 @@ pub(crate) const HELPER: u64 = 0x31_2340;
 pub(crate) const JIFFIES: u64 = 0x180_4000;
 /// The thunk that functions return through.
 pub(crate) const RETURN_THUNK: u64 = 0xc0_0100;
+/// The machines whose code is written here.
+pub(crate) const MACHINES: [Machine; 2] = [Machine::X86_64, Machine::Arm64];
 /// The size of the kernel image.
 const IMAGE_SIZE: u64 = 0x280_0000;
 /// The bytes that a map's values span.
@@ -33,7 +39,7 @@ pub(crate) enum Piece {
     Call(usize),
     /// A call of `testmod:function`.
     ModuleCall,
-    /// A jump to a thunk, by its offset from `_text`.
+    /// A jump to a thunk, by its offset from `_text`; on x86_64.
     Thunk(u64),
     /// A register is set to a map.
     Map(usize),
@@ -51,7 +57,7 @@ pub(crate) enum Piece {
     Constant(u64),
     /// A register is set to a constant, by a move of 32 bits.
     Move(i32),
-    /// The depth of calls is counted, in a per-CPU variable.
+    /// The depth of calls is counted, in a per-CPU variable; on x86_64.
     CallDepth(u32),
     /// A direct tail call through a map.
     TailCall(usize),
@@ -60,6 +66,7 @@ pub(crate) enum Piece {
 /// The addresses of one boot.
 #[derive(Clone, Debug)]
 pub(crate) struct Layout {
+    pub(crate) machine: Machine,
     pub(crate) text: u64,
     pub(crate) functions: Vec<u64>,
     pub(crate) maps: Vec<u64>,
@@ -70,24 +77,41 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    /// The layout of a boot with this number; no two of them share an address.
+    /// The layout of a boot with this number, on x86_64; no two of them share an address.
     pub(crate) fn new(boot: u32) -> Self {
+        Self::on(Machine::X86_64, boot)
+    }
+
+    /// The same, on any machine.
+    pub(crate) fn on(machine: Machine, boot: u32) -> Self {
         let boot = u64::from(boot);
-        let (linear, vmalloc) = (
-            0xffff_8880_0000_0000 + (boot << 30),
-            0xffff_c900_0000_0000 + (boot << 30),
-        );
-        let modules = 0xffff_ffff_c000_0000 + (boot << 16);
+        let (text, linear, vmalloc, programs, modules) = match machine {
+            Machine::Arm64 => (
+                0xffff_b000_0000_0000 + (boot << 21),
+                0xffff_0a00_1234_0100 + (boot << 30),
+                0xffff_8000_8123_0000 + (boot << 30),
+                0xffff_8000_7a12_0000 + (boot << 16),
+                0xffff_affe_0000_6000 + (boot << 21),
+            ),
+            Machine::X86_64 | Machine::Bpf => (
+                0xffff_ffff_8000_0000 + (boot << 21),
+                0xffff_8880_0000_0000 + (boot << 30),
+                0xffff_c900_0000_0000 + (boot << 30),
+                0xffff_ffff_c000_8000 + (boot << 16),
+                0xffff_ffff_c000_6000 + (boot << 16),
+            ),
+        };
         Self {
-            text: 0xffff_ffff_8000_0000 + (boot << 21),
+            machine,
+            text,
             // Not in the order of their numbers, and at unequal distances.
             functions: (0..8)
-                .map(|i| modules + 0x8000 + (i ^ 5) * 0x1240 + boot * 64 * i)
+                .map(|i| programs + (i ^ 5) * 0x1240 + boot * 64 * i)
                 .collect(),
             maps: (0..8).map(|i| linear + (i ^ 3) * 0x8_0400).collect(),
             values: (0..8).map(|i| vmalloc + (i ^ 6) * SPAN).collect(),
             aux: linear + 0x7777_7000,
-            module: modules + 0x6000,
+            module: modules,
             stray: linear + 0x3333_3300,
         }
     }
@@ -141,12 +165,46 @@ impl Boot {
     }
 }
 
-/// The same program in two boots.
+/// The same program in two boots of x86_64.
 pub(crate) fn two_boots(functions: &[Vec<Piece>]) -> [Boot; 2] {
-    [3, 17].map(|boot| Boot::new(functions, &Layout::new(boot)))
+    two_boots_on(Machine::X86_64, functions)
+}
+
+/// The same, on any machine.
+pub(crate) fn two_boots_on(machine: Machine, functions: &[Vec<Piece>]) -> [Boot; 2] {
+    [3, 17].map(|boot| Boot::new(functions, &Layout::on(machine, boot)))
+}
+
+/// How a kernel's JIT writes a function.
+trait Jit {
+    /// What functions start with, an instruction included that may fault.
+    fn start(&self, code: &mut Vec<u8>);
+    /// What they end with.
+    fn end(&self, code: &mut Vec<u8>);
+    /// The entry for the instruction that may fault.
+    fn exception(&self) -> Extable;
+    /// A call. The function's first byte is at `start`, here and below.
+    fn call(&self, code: &mut Vec<u8>, start: u64, target: u64);
+    /// A jump to a thunk.
+    fn thunk(&self, code: &mut Vec<u8>, start: u64, target: u64);
+    /// A register is set by a 64-bit load, to anything but the address of one of the program's
+    /// functions.
+    fn load(&self, code: &mut Vec<u8>, value: u64);
+    /// A register is set by a 64-bit load to the address of one of the program's functions.
+    fn load_function(&self, code: &mut Vec<u8>, address: u64);
+    /// A register is set by a move of 32 bits.
+    fn set(&self, code: &mut Vec<u8>, value: i32);
+    /// The depth of calls is counted.
+    fn call_depth(&self, code: &mut Vec<u8>, start: u64, variable: u32);
+    /// A direct tail call; gives what is patched, the jump around it, and where that one goes.
+    fn tail_call(&self, code: &mut Vec<u8>, start: u64) -> [u64; 3];
 }
 
 fn export(functions: &[Vec<Piece>], layout: &Layout) -> Export {
+    let jit: &dyn Jit = match layout.machine {
+        Machine::Arm64 => &aarch64::Aarch64,
+        Machine::X86_64 | Machine::Bpf => &x86_64::X86,
+    };
     let mut pokes = Vec::new();
     let several = functions.len() > 1;
     let built: Vec<Function> = functions
@@ -154,14 +212,16 @@ fn export(functions: &[Vec<Piece>], layout: &Layout) -> Export {
         .enumerate()
         .map(|(index, pieces)| {
             let mut writer = Writer {
+                jit,
                 layout,
                 index,
-                code: vec![0x0f, 0x1f, 0x44, 0x00, 0x00, 0x55, 0x48, 0x89, 0xe5],
+                code: Vec::new(),
                 insns: Vec::new(),
                 pokes: &mut pokes,
             };
+            jit.start(&mut writer.code);
             pieces.iter().for_each(|piece| writer.piece(piece));
-            writer.code.extend([0xc9, 0xc3, 0xcc]);
+            jit.end(&mut writer.code);
             writer.insns.push(Insn {
                 code: 0x95,
                 ..Insn::default()
@@ -177,12 +237,7 @@ fn export(functions: &[Vec<Piece>], layout: &Layout) -> Export {
                 tag: layout.text.to_le_bytes(),
                 code,
                 insns,
-                extable: vec![Extable {
-                    offset: 5.into(),
-                    fixup: 0x5003.into(),
-                    data: 7.into(),
-                    reserved: 0.into(),
-                }],
+                extable: vec![jit.exception()],
                 stack_depth: 16,
                 flags: 0,
             }
@@ -200,7 +255,7 @@ fn export(functions: &[Vec<Piece>], layout: &Layout) -> Export {
         expected_attach_type: 37,
         attach_btf_id: 0,
         obstacles: 0,
-        arch: 62,
+        arch: layout.machine.number(),
         va_bits: 48,
         conclusions: Conclusions {
             verified_insns: 123.into(),
@@ -242,6 +297,7 @@ fn wipe_kinds(insns: &mut [Insn]) {
 }
 
 struct Writer<'a> {
+    jit: &'a dyn Jit,
     layout: &'a Layout,
     index: usize,
     code: Vec<u8>,
@@ -252,28 +308,24 @@ struct Writer<'a> {
 impl Writer<'_> {
     fn piece(&mut self, piece: &Piece) {
         let layout = self.layout;
+        let start = layout.functions[self.index];
         match *piece {
             Piece::Plain(bytes, ref insns) => {
                 self.code.extend(bytes);
                 self.insns.extend(insns);
             }
-            Piece::Helper(offset) => {
-                self.branch(0xe8, layout.text + offset);
-                self.call(0, 0, layout.text + offset);
-            }
-            Piece::Call(function) => {
-                self.branch(0xe8, layout.functions[function]);
-                self.call(1, function, layout.functions[function]);
-            }
-            Piece::ModuleCall => {
-                self.branch(0xe8, layout.module);
-                self.call(2, 0, layout.module);
-            }
-            Piece::Thunk(offset) => self.branch(0xe9, layout.text + offset),
+            Piece::Helper(offset) => self.call(0, 0, layout.text + offset),
+            Piece::Call(function) => self.call(1, function, layout.functions[function]),
+            Piece::ModuleCall => self.call(2, 0, layout.module),
+            Piece::Thunk(offset) => self.jit.thunk(&mut self.code, start, layout.text + offset),
             Piece::Map(map) => self.load(1, layout.maps[map]),
             Piece::Value(map, offset) => self.load(2, layout.values[map] + offset),
             Piece::Symbol(offset) => self.load(3, layout.text + offset),
-            Piece::Callback(function) => self.load(4, layout.functions[function]),
+            Piece::Callback(function) => {
+                self.load_insns(4, layout.functions[function]);
+                self.jit
+                    .load_function(&mut self.code, layout.functions[function]);
+            }
             Piece::Aux => self.load(0, layout.aux),
             Piece::Stray => self.load(0, layout.stray),
             Piece::Constant(value) => self.load(0, value),
@@ -284,80 +336,48 @@ impl Writer<'_> {
                     off: 0,
                     imm: value,
                 });
-                self.set_register(i64::from(value).cast_unsigned());
+                self.jit.set(&mut self.code, value);
             }
-            Piece::CallDepth(variable) => {
-                self.code.extend([0x65, 0x48, 0xc1, 0x3d]);
-                let end = self.position() + 5;
-                self.word(u64::from(variable).wrapping_sub(end));
-                self.code.push(0x05);
-            }
+            Piece::CallDepth(variable) => self.jit.call_depth(&mut self.code, start, variable),
             Piece::TailCall(map) => self.tail_call(map),
         }
     }
 
-    fn position(&self) -> u64 {
-        self.layout.functions[self.index] + self.code.len() as u64
-    }
-
-    /// The low four bytes of a number that fits, sign-extended.
-    fn word(&mut self, value: u64) {
-        let word = i32::try_from(value.cast_signed()).unwrap();
-        self.code.extend(word.to_le_bytes());
-    }
-
-    fn branch(&mut self, opcode: u8, target: u64) {
-        self.code.push(opcode);
-        self.word(target.wrapping_sub(self.position() + 4));
-    }
-
     fn call(&mut self, kind: u8, number: usize, target: u64) {
         let base = self.layout.text + CALL_BASE;
+        let [low, _] = halves(target.wrapping_sub(base));
         self.insns.push(Insn {
             code: Insn::CALL,
             registers: kind << 4,
             off: i16::try_from(number).unwrap(),
-            imm: i32::try_from(target.wrapping_sub(base).cast_signed()).unwrap(),
+            imm: low,
         });
+        let start = self.layout.functions[self.index];
+        self.jit.call(&mut self.code, start, target);
     }
 
     fn load(&mut self, kind: u8, value: u64) {
-        let bytes = value.to_le_bytes();
-        let half = |index: usize| i32::from_le_bytes(*bytes[index..].first_chunk().unwrap());
+        self.load_insns(kind, value);
+        self.jit.load(&mut self.code, value);
+    }
+
+    fn load_insns(&mut self, kind: u8, value: u64) {
+        let [low, high] = halves(value);
         self.insns.push(Insn {
             code: Insn::LD_IMM64,
             registers: kind << 4 | 1,
             off: 0,
-            imm: half(0),
+            imm: low,
         });
         self.insns.push(Insn {
-            imm: half(4),
+            imm: high,
             ..Insn::default()
         });
-        self.set_register(value);
     }
 
-    /// As `emit_mov_imm64()` does for `rdi`.
-    fn set_register(&mut self, value: u64) {
-        if let Ok(word) = u32::try_from(value) {
-            self.code.push(0xbf);
-            self.code.extend(word.to_le_bytes());
-        } else if i32::try_from(value.cast_signed()).is_ok() {
-            self.code.extend([0x48, 0xc7, 0xc7]);
-            self.word(value);
-        } else {
-            self.code.extend([0x48, 0xbf]);
-            self.code.extend(value.to_le_bytes());
-        }
-    }
-
-    /// As `emit_bpf_tail_call_direct()` does, after the checks of the counter.
     fn tail_call(&mut self, map: usize) {
-        let bypass = self.position();
-        let target = bypass + 5 + 6;
-        self.branch(0xe9, target + 5);
-        self.code.extend([0x48, 0x83, 0x00, 0x01, 0x58, 0x58]);
-        self.code.extend([0x0f, 0x1f, 0x44, 0x00, 0x00]);
+        let start = self.layout.functions[self.index];
+        let [target, bypass, bypass_target] = self.jit.tail_call(&mut self.code, start);
         self.insns.push(Insn {
             code: 0xf5,
             registers: 0,
@@ -367,7 +387,7 @@ impl Writer<'_> {
         self.pokes.push(Poke {
             target,
             bypass,
-            bypass_target: target + 5,
+            bypass_target,
             map: self.layout.maps[map],
             key: 2,
             function: (self.index > 0).then_some(self.index),
@@ -375,6 +395,12 @@ impl Writer<'_> {
             adjust: 12,
         });
     }
+}
+
+/// The lower and the upper half of a value.
+fn halves(value: u64) -> [i32; 2] {
+    let bytes = value.to_le_bytes();
+    [0, 4].map(|index: usize| i32::from_le_bytes(*bytes[index..].first_chunk().unwrap()))
 }
 
 /// An export as the kernel part writes it. Only the maps' own fields are written, not those of
