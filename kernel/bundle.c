@@ -48,14 +48,14 @@ static struct pv_bundle *pv_bundle_read(const struct pv_open *open, struct pv_re
 {
 	void *manifest, *signature;
 	struct pv_bundle *bundle;
-	u32 target;
 	int err;
 
 	if (!pv_capable())
 		return ERR_PTR(pv_refuse(reason, -EPERM,
 					 "opening a bundle needs CAP_BPF and CAP_PERFMON"));
-	if (open->flags)
-		return ERR_PTR(pv_refuse(reason, -EINVAL, "flags must be zero"));
+	if (open->flags || open->reserved)
+		return ERR_PTR(pv_refuse(reason, -EINVAL,
+					 "flags and reserved fields must be zero"));
 	if (!open->manifest_size || open->manifest_size > PV_MANIFEST_MAX_SIZE)
 		return ERR_PTR(pv_refuse(reason, -E2BIG,
 					 "the manifest has %u bytes, not 1 to %u",
@@ -88,10 +88,9 @@ static struct pv_bundle *pv_bundle_read(const struct pv_open *open, struct pv_re
 	err = pv_manifest_parse(&bundle->manifest, manifest, open->manifest_size, reason);
 	if (err)
 		goto err_bundle;
-	err = pv_target_choose(&bundle->manifest, &target, reason);
+	err = pv_target_choose(&bundle->manifest, &bundle->target, &bundle->fit, reason);
 	if (err)
 		goto err_bundle;
-	bundle->target = &bundle->manifest.targets[target];
 	return bundle;
 
 err_bundle:
@@ -130,14 +129,19 @@ static const struct file_operations pv_bundle_operations = {
 	.compat_ioctl = compat_ptr_ioctl,
 };
 
-/* The descriptor becomes visible last: from then on others can close it. */
+/*
+ * The descriptor becomes visible last: from then on others can close it. @reason says already
+ * why native images do not fit, if that is so.
+ */
 static int pv_bundle_install(struct pv_bundle *bundle, struct pv_open __user *user,
 			     struct pv_reason *reason)
 {
 	struct file *file;
 	int fd;
 
-	if (put_user(bundle->target - bundle->manifest.targets, &user->target))
+	if (put_user(bundle->target - bundle->manifest.targets, &user->target) ||
+	    put_user(bundle->fit, &user->fit) ||
+	    pv_reason_return(reason, user->reason, 0))
 		return -EFAULT;
 	fd = get_unused_fd_flags(O_CLOEXEC);
 	if (fd < 0)

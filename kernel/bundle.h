@@ -11,8 +11,9 @@
 /* It never changes, so no lock is needed. */
 struct pv_bundle {
 	struct pv_manifest manifest;
-	/* The one that this machine is. */
+	/* The target that this machine is, and which of its images fit: PV_OPEN_* bits. */
 	const struct pv_target *target;
+	u32 fit;
 };
 
 /* The IOC_OPEN call: returns a file descriptor, which answers to PV_IOC_LOAD. */

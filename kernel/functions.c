@@ -58,7 +58,7 @@ static struct bpf_prog *pv_new_function(const struct bpf_prog *prog, const struc
 	struct bpf_prog *function;
 	u32 length = 0;
 
-	if (le32_to_cpu(image->header->kind) == PV_IMAGE_BYTECODE)
+	if (pv_is_bytecode(image))
 		length = le32_to_cpu(record->code.count) / sizeof(struct bpf_insn);
 	function = pv_call(bpf_prog_alloc_no_stats)(bpf_prog_size(length),
 						    GFP_USER | __GFP_NOWARN);

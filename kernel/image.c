@@ -5,13 +5,14 @@
 
 #include "arch.h"
 #include "image.h"
+#include "insns.h"
 #include "symbols.h"
 #include "table.h"
 
 #define PV_PROG_KNOWN	((u64)PV_PROG_EXCEPTIONS * 2 - 1)
 #define PV_FUNCTION_KNOWN	(PV_FUNCTION_TAIL_CALL_REACHABLE | PV_FUNCTION_CHANGES_PKT_DATA)
 
-static int pv_check_header(const struct pv_image_header *header, u32 size,
+static int pv_check_header(const struct pv_image_header *header, u32 size, u32 kind,
 			   struct pv_reason *reason);
 static int pv_find_tables(struct pv_image *image, struct pv_reason *reason);
 static int pv_check_functions(const struct pv_image *image, u32 map_count,
@@ -20,8 +21,8 @@ static int pv_check_xlated(const struct pv_image *image, struct pv_reason *reaso
 static int pv_check_symbols(struct pv_image *image, struct pv_bytes symbols,
 			    struct pv_reason *reason);
 
-int pv_image_parse(struct pv_image *image, struct pv_bytes bytes, struct pv_bytes symbols,
-		   u32 map_count, struct pv_reason *reason)
+int pv_image_parse(struct pv_image *image, u32 kind, struct pv_bytes bytes,
+		   struct pv_bytes symbols, u32 map_count, struct pv_reason *reason)
 {
 	int err;
 
@@ -29,7 +30,7 @@ int pv_image_parse(struct pv_image *image, struct pv_bytes bytes, struct pv_byte
 		return pv_refuse(reason, -EBADMSG, "the image is cut off");
 
 	image->header = bytes.data;
-	err = pv_check_header(image->header, bytes.size, reason);
+	err = pv_check_header(image->header, bytes.size, kind, reason);
 	if (err)
 		return err;
 	err = pv_find_tables(image, reason);
@@ -44,25 +45,22 @@ int pv_image_parse(struct pv_image *image, struct pv_bytes bytes, struct pv_byte
 	return pv_check_symbols(image, symbols, reason);
 }
 
-static int pv_check_header(const struct pv_image_header *header, u32 size,
+static int pv_check_header(const struct pv_image_header *header, u32 size, u32 kind,
 			   struct pv_reason *reason)
 {
+	u32 machine = kind == PV_IMAGE_NATIVE ? pv_arch_machine : 0;
 	u64 flags = le64_to_cpu(header->conclusions.flags);
 
 	if (memcmp(header->magic, PV_IMAGE_MAGIC, sizeof(header->magic)) ||
 	    le32_to_cpu(header->version) != PV_ABI_VERSION ||
 	    le32_to_cpu(header->size) != size || size % sizeof(u64) || header->reserved)
 		return pv_refuse(reason, -EBADMSG, "the image's header is malformed");
-	if (le32_to_cpu(header->kind) == PV_IMAGE_BYTECODE)
-		return pv_refuse(reason, -EOPNOTSUPP,
-				 "images of bytecode are not supported yet, only native ones");
-	if (le32_to_cpu(header->kind) != PV_IMAGE_NATIVE)
-		return pv_refuse(reason, -EBADMSG, "the image is of an unknown kind, %u",
-				 le32_to_cpu(header->kind));
-	if (le32_to_cpu(header->arch) != pv_arch_machine)
-		return pv_refuse(reason, -ENOEXEC,
-				 "the image is for ELF machine %u, this is %u",
-				 le32_to_cpu(header->arch), pv_arch_machine);
+	if (le32_to_cpu(header->kind) != kind)
+		return pv_refuse(reason, -EBADMSG, "the image is of kind %u, not %u",
+				 le32_to_cpu(header->kind), kind);
+	if (le32_to_cpu(header->arch) != machine)
+		return pv_refuse(reason, -ENOEXEC, "the image is for ELF machine %u, not %u",
+				 le32_to_cpu(header->arch), machine);
 	if (flags & ~PV_PROG_KNOWN)
 		return pv_refuse(reason, -EOPNOTSUPP,
 				 "the image has flags that this module does not know: %#llx",
@@ -101,9 +99,7 @@ static bool pv_range_follows(const struct pv_range *range, const struct pv_table
 	return true;
 }
 
-static bool pv_relocs_good(const struct pv_image *image, const struct pv_function *function,
-			   u32 map_count);
-static bool pv_extable_good(const struct pv_image *image, const struct pv_function *function);
+static int pv_check_code(const struct pv_image *image, u32 map_count, struct pv_reason *reason);
 
 static int pv_check_functions(const struct pv_image *image, u32 map_count,
 			      struct pv_reason *reason)
@@ -133,41 +129,111 @@ static int pv_check_functions(const struct pv_image *image, u32 map_count,
 		    !pv_range_follows(&function->extable, &header->extable, &extable))
 			return pv_refuse(reason, -EBADMSG, "function %u of the image is malformed",
 					 i);
-		if (!pv_relocs_good(image, function, map_count))
-			return pv_refuse(reason, -EBADMSG,
-					 "a relocation of function %u is malformed or unknown here",
-					 i);
-		if (!pv_extable_good(image, function))
-			return pv_refuse(reason, -EBADMSG,
-					 "the exception table of function %u is malformed", i);
-		cond_resched();
 	}
 	if (code != pv_count(&header->code) || relocs != pv_count(&header->relocs) ||
 	    extable != pv_count(&header->extable))
 		return pv_refuse(reason, -EBADMSG, "the image has code of no function");
+	return pv_check_code(image, map_count, reason);
+}
+
+static bool pv_relocs_good(const struct pv_image *image, const struct pv_function *function,
+			   u32 map_count);
+static bool pv_extable_good(const struct pv_image *image, const struct pv_function *function);
+static bool pv_bytecode_good(const struct pv_image *image);
+
+static int pv_check_code(const struct pv_image *image, u32 map_count, struct pv_reason *reason)
+{
+	bool bytecode = pv_is_bytecode(image);
+	u32 poke = 0;
+	u32 i;
+
+	if (bytecode && !pv_bytecode_good(image))
+		return pv_refuse(reason, -EBADMSG, "the image has what bytecode does not have");
+	for (i = 0; i < pv_count(&image->header->functions); i++) {
+		const struct pv_function *function = &image->functions[i];
+
+		if (!pv_relocs_good(image, function, map_count))
+			return pv_refuse(reason, -EBADMSG,
+					 "a relocation of function %u is malformed or unknown here",
+					 i);
+		if (!bytecode && !pv_extable_good(image, function))
+			return pv_refuse(reason, -EBADMSG,
+					 "the exception table of function %u is malformed", i);
+		if (bytecode && !pv_insns_good(image, i, &poke))
+			return pv_refuse(reason, -EBADMSG,
+					 "the instructions of function %u are malformed", i);
+		cond_resched();
+	}
+	if (bytecode && poke != pv_count(&image->header->pokes))
+		return pv_refuse(reason, -EBADMSG, "the image has tail calls of no function");
 	return 0;
+}
+
+/* What the verifier allows, and what its rewriting adds at most. */
+#define PV_STACK_MAX	(2 * MAX_BPF_STACK)
+
+/*
+ * All instructions of the program, and no exceptions: those are the JIT compiler's to find. For
+ * a program of one function, the compiler goes by what is said of the program.
+ */
+static bool pv_bytecode_good(const struct pv_image *image)
+{
+	const struct pv_image_header *header = image->header;
+	const struct pv_function *functions = image->functions;
+	u32 count = pv_count(&header->functions);
+	u32 i;
+
+	for (i = 0; i < count; i++)
+		if (le32_to_cpu(functions[i].stack_depth) > PV_STACK_MAX)
+			return false;
+	return !pv_count(&header->extable) &&
+	       pv_count(&header->code) / sizeof(struct bpf_insn) == pv_count(&header->xlated) &&
+	       (count > 1 || functions->stack_depth == header->conclusions.stack_depth);
 }
 
 static bool pv_reloc_index_good(const struct pv_image *image, const struct pv_reloc *reloc,
 				u32 map_count)
 {
 	u32 index = le32_to_cpu(reloc->index);
+	u16 form = le16_to_cpu(reloc->form);
 
 	switch (le16_to_cpu(reloc->kind)) {
 	case PV_RELOC_ABSOLUTE:
-		return !index && le16_to_cpu(reloc->form) == PV_FORM_REL32;
+		return !index && form == PV_FORM_REL32;
 	case PV_RELOC_SYMBOL:
 		return index < le32_to_cpu(image->header->symbol_count);
 	case PV_RELOC_MAP:
 	case PV_RELOC_MAP_VALUE:
-		return index < map_count;
+		return index < map_count && form != PV_FORM_BPF_CALL;
 	case PV_RELOC_FUNCTION:
-		return index < pv_count(&image->header->functions);
+		/* Bytecode has the index in its instructions. */
+		return index < pv_count(&image->header->functions) && !pv_is_bytecode(image);
 	case PV_RELOC_PROG_AUX:
-		return !index;
+		return !index && form != PV_FORM_BPF_CALL;
 	default:
 		return false;
 	}
+}
+
+/* Bytes of a relocated field, or zero if there is no such form in images of this kind. */
+static u32 pv_field_size(const struct pv_image *image, u16 form)
+{
+	if (!pv_is_bytecode(image))
+		return pv_arch_field_size(form);
+	switch (form) {
+	case PV_FORM_BPF_IMM64:
+		return 2 * sizeof(struct bpf_insn);
+	case PV_FORM_BPF_CALL:
+		return sizeof(struct bpf_insn);
+	default:
+		return 0;
+	}
+}
+
+/* What is not blank in bytecode is found where its instructions are looked at. */
+static bool pv_field_blank(const struct pv_image *image, const u8 *field, u32 size)
+{
+	return pv_is_bytecode(image) || pv_zero(field, size);
 }
 
 static bool pv_relocs_good(const struct pv_image *image, const struct pv_function *function,
@@ -180,11 +246,11 @@ static bool pv_relocs_good(const struct pv_image *image, const struct pv_functio
 	u32 free = 0;
 
 	for (; reloc < end; reloc++) {
-		u32 size = pv_arch_field_size(le16_to_cpu(reloc->form));
+		u32 size = pv_field_size(image, le16_to_cpu(reloc->form));
 		u32 offset = le32_to_cpu(reloc->offset);
 
 		if (!size || offset < free || offset > code_size || size > code_size - offset ||
-		    !pv_zero(code + offset, size) || reloc->reserved ||
+		    !pv_field_blank(image, code + offset, size) || reloc->reserved ||
 		    !pv_reloc_index_good(image, reloc, map_count))
 			return false;
 		free = offset + size;
@@ -276,5 +342,5 @@ static int pv_check_symbols(struct pv_image *image, struct pv_bytes symbols,
 
 u64 pv_image_symbol(const struct pv_image *image, u32 index)
 {
-	return (u64)pv_data(_text) + le64_to_cpu(image->symbols[index].value);
+	return (unsigned long)pv_data(_text) + le64_to_cpu(image->symbols[index].value);
 }

@@ -14,7 +14,8 @@
 /*
  * All pointers are into the sections' bytes. After pv_image_parse(), functions lie one behind
  * the other, relocations lie within their function and do not overlap, indices are good, and
- * symbols lie within the kernel. Tail calls are not checked yet: their code needs relocating.
+ * symbols lie within the kernel; bytecode has good instructions. Tail calls are not checked yet:
+ * native code needs relocating first, and their maps are not known.
  */
 struct pv_image {
 	const struct pv_image_header *header;
@@ -32,9 +33,17 @@ struct pv_bytes {
 	u32 size;
 };
 
-/* The bytes must be aligned as kvmalloc() aligns, and outlive @image. */
-int pv_image_parse(struct pv_image *image, struct pv_bytes bytes, struct pv_bytes symbols,
-		   u32 map_count, struct pv_reason *reason);
+/*
+ * @kind is the one that the image must be of. The bytes must be aligned as kvmalloc() aligns, and
+ * outlive @image.
+ */
+int pv_image_parse(struct pv_image *image, u32 kind, struct pv_bytes bytes,
+		   struct pv_bytes symbols, u32 map_count, struct pv_reason *reason);
+
+static inline bool pv_is_bytecode(const struct pv_image *image)
+{
+	return le32_to_cpu(image->header->kind) == PV_IMAGE_BYTECODE;
+}
 
 /* The address of one of the image's symbols. */
 u64 pv_image_symbol(const struct pv_image *image, u32 index);

@@ -32,13 +32,14 @@ int pv_load(const struct pv_bundle *bundle, struct pv_load __user *user)
 static int pv_check_call(const struct pv_bundle *bundle, const struct pv_load *load,
 			 struct pv_reason *reason);
 static int pv_check_capabilities(const struct pv_program *program, struct pv_reason *reason);
+static const struct pv_section *pv_find_section(const struct pv_bundle *bundle,
+						const struct pv_load *load, bool symbols);
 static int pv_load_from(const struct pv_bundle *bundle, const struct pv_load *load,
 			struct pv_bytes image, struct pv_bytes symbols, struct pv_reason *reason);
 
 static int pv_load_program(const struct pv_bundle *bundle, const struct pv_load *load,
 			   struct pv_reason *reason)
 {
-	const struct pv_section *sections = bundle->manifest.sections;
 	const struct pv_program *program;
 	void *image, *symbols;
 	int err;
@@ -50,15 +51,15 @@ static int pv_load_program(const struct pv_bundle *bundle, const struct pv_load 
 	err = pv_check_capabilities(program, reason);
 	if (err)
 		return err;
-	err = pv_target_check(bundle->target, reason);
+	err = pv_target_check(bundle->target, load->kind, reason);
 	if (err)
 		return err;
 
-	image = pv_section_copy(&sections[le32_to_cpu(program->native)], load->image,
+	image = pv_section_copy(pv_find_section(bundle, load, false), load->image,
 				load->image_size, "image", reason);
 	if (IS_ERR(image))
 		return PTR_ERR(image);
-	symbols = pv_section_copy(&sections[le32_to_cpu(program->native_symbols)], load->symbols,
+	symbols = pv_section_copy(pv_find_section(bundle, load, true), load->symbols,
 				  load->symbols_size, "symbols", reason);
 	if (IS_ERR(symbols)) {
 		err = PTR_ERR(symbols);
@@ -73,6 +74,20 @@ out_image:
 	return err;
 }
 
+/* One of the two sections of the image that the caller chose; NULL if the program has no such. */
+static const struct pv_section *pv_find_section(const struct pv_bundle *bundle,
+						const struct pv_load *load, bool symbols)
+{
+	const struct pv_program *program = &bundle->manifest.programs[load->program];
+	u32 index;
+
+	if (load->kind == PV_IMAGE_NATIVE)
+		index = le32_to_cpu(symbols ? program->native_symbols : program->native);
+	else
+		index = le32_to_cpu(symbols ? program->bytecode_symbols : program->bytecode);
+	return index == PV_NONE ? NULL : &bundle->manifest.sections[index];
+}
+
 static int pv_check_call(const struct pv_bundle *bundle, const struct pv_load *load,
 			 struct pv_reason *reason)
 {
@@ -83,21 +98,18 @@ static int pv_check_call(const struct pv_bundle *bundle, const struct pv_load *l
 
 	if (load->flags)
 		return pv_refuse(reason, -EINVAL, "flags must be zero");
-	if (load->kind != PV_IMAGE_NATIVE)
-		return pv_refuse(reason, -EOPNOTSUPP,
-				 "only native images are supported, not those of kind %u",
-				 load->kind);
+	if (load->kind != PV_IMAGE_NATIVE && load->kind != PV_IMAGE_BYTECODE)
+		return pv_refuse(reason, -EINVAL, "there are no images of kind %u", load->kind);
 	if (!pv_range_has(&bundle->target->programs, load->program))
 		return pv_refuse(reason, -ENOENT,
 				 "the bundle has no program %u for this machine's target",
 				 load->program);
 
 	program = &manifest->programs[load->program];
-	if (le32_to_cpu(program->native) == PV_NONE)
-		return pv_refuse(reason, -EOPNOTSUPP,
-				 "program %s has no native image, and bytecode is not supported yet",
-				 program->name);
-	if (le32_to_cpu(program->native_symbols) == PV_NONE)
+	if (!pv_find_section(bundle, load, false))
+		return pv_refuse(reason, -ENOENT, "program %s has no %s", program->name,
+				 load->kind == PV_IMAGE_NATIVE ? "native image" : "bytecode");
+	if (!pv_find_section(bundle, load, true))
 		return pv_refuse(reason, -EBADMSG, "program %s has no symbols section",
 				 program->name);
 	if (load->map_count > PV_MAPS_MAX)
@@ -165,7 +177,7 @@ static int pv_load_from(const struct pv_bundle *bundle, const struct pv_load *lo
 	s32 fds[PV_MAPS_MAX];
 	int err;
 
-	err = pv_image_parse(&image, image_bytes, symbols, load->map_count, reason);
+	err = pv_image_parse(&image, load->kind, image_bytes, symbols, load->map_count, reason);
 	if (err)
 		return err;
 	if (copy_from_user(fds, u64_to_user_ptr(load->map_fds), load->map_count * sizeof(*fds)))

@@ -15,6 +15,7 @@
 #include <linux/timekeeping.h>
 
 #include "attach.h"
+#include "bytecode.h"
 #include "compat/program.h"
 #include "jit.h"
 #include "program.h"
@@ -59,7 +60,10 @@ int pv_program_load(const struct pv_program *record, const struct pv_image *imag
 	err = pv_replay(prog, image, reason);
 	if (err)
 		goto err_security;
-	err = pv_jit(prog, image, reason);
+	if (pv_is_bytecode(image))
+		err = pv_bytecode_compile(&prog, image, reason);
+	else
+		err = pv_jit(prog, image, reason);
 	if (err)
 		goto err_security;
 
@@ -193,7 +197,7 @@ static struct bpf_prog *pv_alloc(const struct pv_program *record, const struct p
 				"net.core.bpf_jit_enable is 0: programs shall not be compiled");
 		goto err_prog;
 	}
-	if (prog->blinding_requested) {
+	if (prog->blinding_requested && !pv_is_bytecode(image)) {
 		err = pv_refuse(reason, -EOPNOTSUPP,
 				"net.core.bpf_jit_harden asks for constants to be blinded");
 		goto err_prog;

@@ -15,7 +15,7 @@ struct bpf_prog_aux;
 struct pv_addresses {
 	const struct pv_image *image;
 	struct bpf_map **maps;
-	/* Where the functions are going to run. */
+	/* Where the functions are going to run; NULL for bytecode, which does not refer to it. */
 	u8 *const *functions;
 	const struct bpf_prog_aux *aux;
 };

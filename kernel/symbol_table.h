@@ -34,9 +34,11 @@ PV_FUNCTION(bpf_arch_poke_desc_update);
 PV_FUNCTION(bpf_arch_text_copy);
 PV_FUNCTION(bpf_check_attach_target);
 PV_FUNCTION(bpf_get_btf_vmlinux);
+PV_FUNCTION(bpf_int_jit_compile);
 PV_FUNCTION(bpf_jit_binary_pack_alloc);
 PV_FUNCTION(bpf_jit_binary_pack_finalize);
 PV_FUNCTION(bpf_jit_binary_pack_free);
+PV_FUNCTION(bpf_opcode_in_insntable);
 PV_FUNCTION(bpf_prog_alloc_no_stats);
 PV_FUNCTION(bpf_prog_kallsyms_add);
 PV_FUNCTION(bpf_prog_new_fd);
@@ -47,6 +49,9 @@ PV_FUNCTION(btf_obj_id);
 PV_FUNCTION(btf_put);
 PV_FUNCTION(get_callchain_buffers);
 PV_FUNCTION(perf_event_bpf_event);
+#ifdef PV_HAVE_INLINED_HELPERS
+PV_FUNCTION(bpf_jit_inlines_helper_call);
+#endif
 #ifdef CONFIG_CGROUP_BPF
 PV_FUNCTION(bpf_cgroup_storage_assign);
 #endif

@@ -8,10 +8,16 @@
 #include "manifest.h"
 #include "reason.h"
 
-/* Finds the first target that this machine is. */
-int pv_target_choose(const struct pv_manifest *manifest, u32 *target, struct pv_reason *reason);
+/*
+ * Finds the first target that this machine is. If there is none, finds the first one whose
+ * bytecode fits it, and says in @reason why native images do not. @fit are PV_OPEN_* bits.
+ */
+int pv_target_choose(const struct pv_manifest *manifest, const struct pv_target **target, u32 *fit,
+		     struct pv_reason *reason);
 
-/* Whether this machine still is the target: some of its settings change while it runs. */
-int pv_target_check(const struct pv_target *target, struct pv_reason *reason);
+/*
+ * Whether images of this kind still fit: some settings of a machine change while it runs.
+ */
+int pv_target_check(const struct pv_target *target, u32 kind, struct pv_reason *reason);
 
 #endif /* PV_TARGET_H */

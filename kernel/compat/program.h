@@ -87,6 +87,16 @@ static inline bool pv_set_visible_functions(struct bpf_prog *prog, u32 count)
 #endif
 }
 
+/* Whether the JIT compiler has code of its own for a helper, which it knows by number. */
+static inline bool pv_jit_inlines(s32 helper)
+{
+#ifdef PV_HAVE_INLINED_HELPERS
+	return pv_call(bpf_jit_inlines_helper_call)(helper);
+#else
+	return false;
+#endif
+}
+
 /* Fails if the program has another map of this kind. */
 static inline int pv_assign_cgroup_storage(struct bpf_prog_aux *aux, struct bpf_map *map)
 {
