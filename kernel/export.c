@@ -19,6 +19,7 @@
 #include <linux/mutex.h>
 #include <linux/uaccess.h>
 
+#include "arch.h"
 #include "compat/aux.h"
 #include "fields.h"
 #include "fingerprint.h"
@@ -258,8 +259,8 @@ static void pv_write_header(struct pv_export_header *header, const struct bpf_pr
 	header->expected_attach_type = cpu_to_le32(prog->expected_attach_type);
 	header->attach_btf_id = cpu_to_le32(prog->aux->attach_btf_id);
 	header->obstacles = cpu_to_le32(pv_obstacles(prog));
-	header->arch = cpu_to_le32(pv_machine());
-	header->va_bits = cpu_to_le32(pv_va_bits());
+	header->arch = cpu_to_le32(pv_arch_machine);
+	header->va_bits = cpu_to_le32(pv_arch_va_bits());
 	pv_write_conclusions(&header->conclusions, prog);
 	header->aux_address = cpu_to_le64((unsigned long)prog->aux);
 	header->text_address = cpu_to_le64((unsigned long)pv_data(_text));
@@ -268,21 +269,13 @@ static void pv_write_header(struct pv_export_header *header, const struct bpf_pr
 static int pv_write_extable(struct pv_extable *records, const struct bpf_prog *func,
 			    struct pv_reason *reason)
 {
-	const struct exception_table_entry *entry;
-	unsigned long offset;
 	u32 i;
 
-	for (i = 0; i < pv_extable_count(func); i++) {
-		entry = &func->aux->extable[i];
-		offset = (unsigned long)&entry->insn + entry->insn -
-			 (unsigned long)func->bpf_func;
-		if (offset >= pv_code_size(func))
+	for (i = 0; i < pv_extable_count(func); i++)
+		if (!pv_arch_read_exception(&records[i], &func->aux->extable[i],
+					    (const u8 *)func->bpf_func, pv_code_size(func)))
 			return pv_refuse(reason, -EINVAL,
 					 "exception %u is at no instruction of its function", i);
-		records[i].offset = cpu_to_le32(offset);
-		records[i].fixup = cpu_to_le32(entry->fixup);
-		records[i].data = cpu_to_le32(entry->data);
-	}
 	return 0;
 }
 

@@ -7,8 +7,8 @@
 #include <linux/mm.h>
 #include <linux/security.h>
 #include <linux/string.h>
-#include <asm/cpufeature.h>
 
+#include "arch.h"
 #include "fingerprint.h"
 #include "symbols.h"
 
@@ -40,43 +40,6 @@ static int pv_build_id_read(struct pv_machine_info *info)
 	return -ENODATA;
 }
 
-/*
- * What the JIT compiler looks at when it compiles programs of the system call. (It looks at more
- * for classic filters.)
- */
-static u64 pv_jit_flags(void)
-{
-	u64 flags = 0;
-
-	if (boot_cpu_has(X86_FEATURE_BMI2))
-		flags |= PV_JIT_X86_BMI2;
-	if (cpu_feature_enabled(X86_FEATURE_RETPOLINE))
-		flags |= PV_JIT_X86_RETPOLINE;
-	if (cpu_feature_enabled(X86_FEATURE_RETPOLINE_LFENCE))
-		flags |= PV_JIT_X86_RETPOLINE_LFENCE;
-	if (cpu_feature_enabled(X86_FEATURE_RETHUNK))
-		flags |= PV_JIT_X86_RETHUNK;
-#ifdef X86_FEATURE_INDIRECT_THUNK_ITS
-	if (cpu_feature_enabled(X86_FEATURE_INDIRECT_THUNK_ITS))
-		flags |= PV_JIT_X86_INDIRECT_THUNK_ITS;
-#endif
-#ifdef X86_FEATURE_CALL_DEPTH
-	if (cpu_feature_enabled(X86_FEATURE_CALL_DEPTH))
-		flags |= PV_JIT_X86_CALL_DEPTH;
-#endif
-	/* The JIT compiler goes by the configuration here, whatever the CPU has. */
-	if (IS_ENABLED(CONFIG_X86_KERNEL_IBT))
-		flags |= PV_JIT_X86_IBT;
-	return flags;
-}
-
-static u64 pv_return_thunk(void)
-{
-	if (!cpu_feature_enabled(X86_FEATURE_RETHUNK))
-		return 0;
-	return (unsigned long)*pv_data(x86_return_thunk) - (unsigned long)pv_data(_text);
-}
-
 /* What the verifier allows to those who have all capabilities. */
 static u64 pv_policy(void)
 {
@@ -91,39 +54,18 @@ static u64 pv_policy(void)
 	return policy;
 }
 
-static u32 pv_cfi_mode(void)
-{
-#ifdef PV_HAVE_CFI_MODE
-	return *pv_data(cfi_mode);
-#else
-	return 0;
-#endif
-}
-
-u32 pv_machine(void)
-{
-	return EM_X86_64;
-}
-
-u32 pv_va_bits(void)
-{
-	return pgtable_l5_enabled() ? 57 : 48;
-}
-
 int pv_info_read(struct pv_machine_info *info)
 {
 	memset(info, 0, sizeof(*info));
 	info->abi_version = PV_ABI_VERSION;
 	info->fingerprint = (struct pv_fingerprint) {
-		.arch = cpu_to_le32(pv_machine()),
+		.arch = cpu_to_le32(pv_arch_machine),
 		.page_shift = cpu_to_le32(PAGE_SHIFT),
-		.va_bits = cpu_to_le32(pv_va_bits()),
+		.va_bits = cpu_to_le32(pv_arch_va_bits()),
 		.cpu_limit = cpu_to_le32(nr_cpu_ids),
-		.jit_flags = cpu_to_le64(pv_jit_flags()),
 		.policy = cpu_to_le64(pv_policy()),
-		.return_thunk = cpu_to_le64(pv_return_thunk()),
 		.jit_harden = cpu_to_le32(READ_ONCE(*pv_data(bpf_jit_harden))),
-		.cfi_mode = cpu_to_le32(pv_cfi_mode()),
 	};
+	pv_arch_fingerprint(&info->fingerprint);
 	return pv_build_id_read(info);
 }

@@ -10,8 +10,4 @@
 /* Needs the symbols. Fails if the kernel has no build id. */
 int pv_info_read(struct pv_machine_info *info);
 
-/* The kernel's ELF machine number, and the bits of its virtual addresses. */
-u32 pv_machine(void);
-u32 pv_va_bits(void);
-
 #endif /* PV_FINGERPRINT_H */

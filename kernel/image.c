@@ -231,9 +231,9 @@ static u32 pv_field_size(const struct pv_image *image, u16 form)
 }
 
 /* What is not blank in bytecode is found where its instructions are looked at. */
-static bool pv_field_blank(const struct pv_image *image, const u8 *field, u32 size)
+static bool pv_field_blank(const struct pv_image *image, const u8 *field, u16 form)
 {
-	return pv_is_bytecode(image) || pv_zero(field, size);
+	return pv_is_bytecode(image) || pv_arch_field_blank(form, field);
 }
 
 static bool pv_relocs_good(const struct pv_image *image, const struct pv_function *function,
@@ -246,11 +246,12 @@ static bool pv_relocs_good(const struct pv_image *image, const struct pv_functio
 	u32 free = 0;
 
 	for (; reloc < end; reloc++) {
-		u32 size = pv_field_size(image, le16_to_cpu(reloc->form));
+		u16 form = le16_to_cpu(reloc->form);
+		u32 size = pv_field_size(image, form);
 		u32 offset = le32_to_cpu(reloc->offset);
 
 		if (!size || offset < free || offset > code_size || size > code_size - offset ||
-		    !pv_field_blank(image, code + offset, size) || reloc->reserved ||
+		    !pv_field_blank(image, code + offset, form) || reloc->reserved ||
 		    !pv_reloc_index_good(image, reloc, map_count))
 			return false;
 		free = offset + size;
@@ -261,16 +262,16 @@ static bool pv_relocs_good(const struct pv_image *image, const struct pv_functio
 /* The kernel searches the table by bisection. */
 static bool pv_extable_good(const struct pv_image *image, const struct pv_function *function)
 {
-	const struct pv_extable *record = image->extable + le32_to_cpu(function->extable.first);
-	const struct pv_extable *end = record + le32_to_cpu(function->extable.count);
+	const struct pv_extable *records = image->extable + le32_to_cpu(function->extable.first);
 	u32 code_size = le32_to_cpu(function->code.count);
 	u32 free = 0;
+	u32 i;
 
-	for (; record < end; record++) {
-		if (le32_to_cpu(record->offset) < free ||
-		    !pv_arch_exception_good(record, code_size))
+	for (i = 0; i < le32_to_cpu(function->extable.count); i++) {
+		if (le32_to_cpu(records[i].offset) < free ||
+		    !pv_arch_exception_good(&records[i], i, code_size))
 			return false;
-		free = le32_to_cpu(record->offset) + 1;
+		free = le32_to_cpu(records[i].offset) + 1;
 	}
 	return true;
 }

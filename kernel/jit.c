@@ -12,20 +12,13 @@
 #include <linux/string.h>
 
 #include "arch.h"
+#include "compat/memory.h"
 #include "compat/program.h"
 #include "functions.h"
 #include "jit.h"
 #include "relocate.h"
 #include "symbols.h"
 #include "table.h"
-
-/* Memory for a function's code, before it is finished. */
-struct pv_memory {
-	/* Where it is going to run, and where it can be written now. NULL once it is finished. */
-	struct bpf_binary_header *header;
-	struct bpf_binary_header *writable_header;
-	u8 *writable;
-};
 
 /* A program in the making. */
 struct pv_build {
@@ -92,18 +85,11 @@ static int pv_build_alloc(struct pv_build *build)
 
 static void pv_build_free(struct pv_build *build)
 {
-	struct pv_memory *memory;
 	u32 i;
 
-	for (i = 0; build->memory && i < build->count; i++) {
-		memory = &build->memory[i];
-		if (!memory->header)
-			continue;
-		/* Its size is read from where it is to run, which only finishing writes. */
-		pv_call(bpf_arch_text_copy)(&memory->header->size, &memory->writable_header->size,
-					    sizeof(memory->header->size));
-		pv_call(bpf_jit_binary_pack_free)(memory->header, memory->writable_header);
-	}
+	for (i = 0; build->memory && i < build->count; i++)
+		if (build->memory[i].header)
+			pv_memory_free(&build->memory[i]);
 	kfree(build->memory);
 	kfree(build->code);
 }
@@ -112,19 +98,13 @@ static void pv_build_free(struct pv_build *build)
 static int pv_alloc_memory(struct pv_build *build, struct pv_reason *reason)
 {
 	const struct pv_function *record = build->image->functions;
-	struct pv_memory *memory = build->memory;
 	u32 i, size;
 
 	for (i = 0; i < build->count; i++) {
 		size = pv_arch_size(le32_to_cpu(record[i].code.count),
 				    le32_to_cpu(record[i].extable.count));
-		memory[i].header =
-			pv_call(bpf_jit_binary_pack_alloc)(size, &build->code[i],
-							   pv_arch_alignment,
-							   &memory[i].writable_header,
-							   &memory[i].writable, pv_arch_fill,
-							   false);
-		if (!memory[i].header)
+		build->code[i] = pv_memory_alloc(&build->memory[i], size);
+		if (!build->code[i])
 			return pv_refuse(reason, -ENOMEM,
 					 "no executable memory for %u bytes of code", size);
 	}
@@ -148,12 +128,18 @@ static int pv_write_code(struct pv_build *build, struct pv_reason *reason)
 
 	for (i = 0; i < build->count; i++) {
 		const struct pv_range *code = &image->functions[i].code;
+		u32 size = le32_to_cpu(code->count);
+		u8 *writable = build->memory[i].writable;
 
-		memcpy(build->memory[i].writable, image->code + le32_to_cpu(code->first),
-		       le32_to_cpu(code->count));
-		err = pv_relocate(build->memory[i].writable, i, &addresses, reason);
+		memcpy(writable, image->code + le32_to_cpu(code->first), size);
+		if (!pv_arch_code_good(writable, size))
+			return pv_refuse(reason, -EBADMSG,
+					 "function %u of the image does not end as code does here",
+					 i);
+		err = pv_relocate(writable, i, &addresses, reason);
 		if (err)
 			return err;
+		pv_arch_write_trailer(writable, size);
 		pv_write_extable(build, i);
 		cond_resched();
 	}
@@ -227,17 +213,15 @@ static int pv_finish_code(struct pv_build *build, struct pv_reason *reason)
 
 	for (i = 0; i < build->count; i++) {
 		const struct pv_function *record = &build->image->functions[i];
-		struct pv_memory *memory = &build->memory[i];
 		struct bpf_prog *owner = pv_function_owner(build->prog, i);
+		u32 size = le32_to_cpu(record->code.count);
 
-		err = pv_jit_finalize(owner, memory->header, memory->writable_header);
-		/* Even when it fails, it has freed both. */
-		memory->header = NULL;
+		err = pv_memory_finish(owner, &build->memory[i], build->code[i] + size);
 		if (err)
 			return pv_refuse(reason, err, "the code cannot be made executable");
 
 		owner->bpf_func = (void *)build->code[i];
-		owner->jited_len = le32_to_cpu(record->code.count);
+		owner->jited_len = size;
 		owner->jited = 1;
 		owner->aux->num_exentries = le32_to_cpu(record->extable.count);
 		owner->aux->extable = pv_extable_at(build, build->code[i], i);

@@ -10,13 +10,18 @@
 PV_DATA(const char, _text);
 PV_DATA(const struct elf_note, __start_notes);
 PV_DATA(const struct elf_note, __stop_notes);
-PV_DATA(void (*const)(void), x86_return_thunk);
 PV_DATA(const int, bpf_jit_harden);
+PV_FUNCTION(btf_is_kernel);
+PV_FUNCTION(btf_is_module);
+#ifdef CONFIG_X86_64
+PV_DATA(void (*const)(void), x86_return_thunk);
+#endif
 #ifdef PV_HAVE_CFI_MODE
 PV_DATA(const enum cfi_mode, cfi_mode);
 #endif
-PV_FUNCTION(btf_is_kernel);
-PV_FUNCTION(btf_is_module);
+#ifdef CONFIG_ARM64
+PV_DATA(const char, dummy_tramp);
+#endif
 
 #ifndef PV_ROLE_EXPORT
 /* The device. The JIT compiler's static jit_fill_hole() is not here: it sets bytes to 0xcc. */
@@ -30,14 +35,9 @@ PV_DATA(const char, bpf_trace_printk);
 PV_DATA(const char, bpf_trace_vprintk);
 PV_FUNCTION(bpf_get_trace_printk_proto);
 PV_FUNCTION(bpf_iter_prog_supported);
-PV_FUNCTION(bpf_arch_poke_desc_update);
-PV_FUNCTION(bpf_arch_text_copy);
 PV_FUNCTION(bpf_check_attach_target);
 PV_FUNCTION(bpf_get_btf_vmlinux);
 PV_FUNCTION(bpf_int_jit_compile);
-PV_FUNCTION(bpf_jit_binary_pack_alloc);
-PV_FUNCTION(bpf_jit_binary_pack_finalize);
-PV_FUNCTION(bpf_jit_binary_pack_free);
 PV_FUNCTION(bpf_opcode_in_insntable);
 PV_FUNCTION(bpf_prog_alloc_no_stats);
 PV_FUNCTION(bpf_prog_kallsyms_add);
@@ -49,6 +49,21 @@ PV_FUNCTION(btf_obj_id);
 PV_FUNCTION(btf_put);
 PV_FUNCTION(get_callchain_buffers);
 PV_FUNCTION(perf_event_bpf_event);
+#ifdef PV_NATIVE
+PV_FUNCTION(bpf_arch_poke_desc_update);
+#ifdef PV_HAVE_PACK
+PV_FUNCTION(bpf_arch_text_copy);
+PV_FUNCTION(bpf_jit_binary_pack_alloc);
+PV_FUNCTION(bpf_jit_binary_pack_finalize);
+PV_FUNCTION(bpf_jit_binary_pack_free);
+#else
+PV_FUNCTION(bpf_jit_binary_alloc);
+PV_FUNCTION(bpf_jit_binary_free);
+PV_FUNCTION(find_vm_area);
+PV_FUNCTION(set_memory_ro);
+PV_FUNCTION(set_memory_x);
+#endif
+#endif
 #ifdef PV_HAVE_INLINED_HELPERS
 PV_FUNCTION(bpf_jit_inlines_helper_call);
 #endif

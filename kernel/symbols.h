@@ -18,9 +18,13 @@
 #include <linux/idr.h>
 #include <linux/perf_event.h>
 #include <linux/security.h>
+#include <linux/set_memory.h>
 #include <linux/spinlock.h>
 #include <linux/static_call.h>
+#include <linux/vmalloc.h>
+#ifdef PV_HAVE_CFI_MODE
 #include <asm/cfi.h>
+#endif
 
 #include "compat/compat.h"
 

@@ -15,8 +15,8 @@
 #error "This kernel is newer than 6.12, the newest that the kernel part has been held against."
 #endif
 
-#ifndef CONFIG_X86_64
-#error "The kernel part knows the JIT compiler of x86_64 only."
+#if !defined(CONFIG_X86_64) && !defined(CONFIG_ARM64) && !defined(CONFIG_ARM)
+#error "The kernel part knows the JIT compilers of x86_64, arm64 and arm only."
 #endif
 
 #ifndef CONFIG_BPF_JIT

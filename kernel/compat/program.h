@@ -107,16 +107,6 @@ static inline int pv_assign_cgroup_storage(struct bpf_prog_aux *aux, struct bpf_
 #endif
 }
 
-static inline int pv_jit_finalize(struct bpf_prog *prog, struct bpf_binary_header *header,
-				  struct bpf_binary_header *writable)
-{
-#ifdef PV_HAVE_FINALIZE_WITH_PROG
-	return pv_call(bpf_jit_binary_pack_finalize)(prog, header, writable);
-#else
-	return pv_call(bpf_jit_binary_pack_finalize)(header, writable);
-#endif
-}
-
 static inline int pv_security_bpf(union bpf_attr *attr)
 {
 #ifdef CONFIG_SECURITY
