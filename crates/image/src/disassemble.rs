@@ -1,5 +1,6 @@
 //! Images as people read them.
 
+use crate::bpf::listing;
 use crate::image::{Form, Image, Reloc, Target};
 use crate::native::native;
 
@@ -13,7 +14,7 @@ pub struct Line {
     /// The bytes; those of a relocated field are zero.
     pub bytes: Vec<u8>,
     /// The instruction. In the place of an address stands its [`Relocation::name`]; jumps within a
-    /// function show the offset that they go to.
+    /// function show the offset that they go to. Bytecode is as `bpftool prog dump xlated` shows it.
     pub text: String,
     /// The relocation that lies in it.
     pub relocation: Option<Relocation>,
@@ -29,17 +30,27 @@ pub struct Relocation {
     pub name: String,
 }
 
-/// Shows the native code of an image, all functions one behind the other.
+/// Shows the code of an image, native or bytecode, all functions one behind the other.
 ///
 /// `map_names` are the names of the program's maps; a map without a name is shown by its number.
 pub fn disassemble(image: &Image, map_names: &[&str]) -> Vec<Line> {
-    let Some(native) = native(image.machine) else {
-        return Vec::new();
+    let native = native(image.machine);
+    let tail_call = |poke: usize| {
+        let poke = image.pokes.get(poke)?;
+        Some(format!(
+            "map {}[{}]",
+            map_name(map_names, poke.map.get()),
+            poke.key
+        ))
     };
     let mut lines = Vec::new();
     for (index, function) in image.functions.iter().enumerate() {
         let name = |reloc: usize, end| name(image, map_names, &function.relocs[reloc], end);
-        for decoded in native.list(&function.code, &function.relocs, &name) {
+        let decoded = match native {
+            Some(native) => native.list(&function.code, &function.relocs, &name),
+            None => listing::list(&function.code, &function.relocs, &name, &tail_call),
+        };
+        for decoded in decoded {
             let relocation = decoded.reloc.map(|reloc| Relocation {
                 reloc: function.relocs[reloc],
                 name: name(reloc, decoded.range.end),
@@ -64,13 +75,7 @@ fn name(image: &Image, map_names: &[&str], reloc: &Reloc, end: usize) -> String 
         _ => 0,
     };
     let addend = reloc.addend.wrapping_add_unsigned(behind);
-    let map = |index: u32| match usize::try_from(index)
-        .ok()
-        .and_then(|map| map_names.get(map))
-    {
-        Some(name) => format!("\"{name}\""),
-        None => format!("{index}"),
-    };
+    let map = |index| map_name(map_names, index);
     let base = match reloc.target {
         Target::Absolute => return format!("per-CPU {addend:#x}"),
         Target::Symbol(index) => {
@@ -91,6 +96,14 @@ fn name(image: &Image, map_names: &[&str], reloc: &Reloc, end: usize) -> String 
         0 => base,
         1.. => format!("{base}+{addend:#x}"),
         _ => format!("{base}-{:#x}", addend.unsigned_abs()),
+    }
+}
+
+fn map_name(map_names: &[&str], index: u32) -> String {
+    let known = usize::try_from(index).ok();
+    match known.and_then(|index| map_names.get(index)) {
+        Some(name) => format!("\"{name}\""),
+        None => format!("{index}"),
     }
 }
 

@@ -81,6 +81,9 @@ impl Insn {
     /// `BPF_JMP | BPF_CALL`; the source register says whose function is called.
     pub const CALL: u8 = 0x85;
 
+    /// `BPF_JMP | BPF_TAIL_CALL`; the immediate is the number of a direct tail call, counted from one.
+    pub const TAIL_CALL: u8 = 0xf5;
+
     /// Reads one instruction.
     pub fn from_bytes(bytes: [u8; 8]) -> Self {
         let [code, registers, off0, off1, imm @ ..] = bytes;

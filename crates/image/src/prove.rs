@@ -19,7 +19,7 @@ use crate::relink::{Addresses, RelinkError, relink};
 /// How much was compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Proof {
-    /// Bytes of native code.
+    /// Bytes of code.
     pub code_bytes: usize,
     /// Relocations in them.
     pub relocations: usize,
@@ -54,6 +54,22 @@ pub enum ProofError {
         /// The image's bytes there, relinked.
         image: Hex,
         /// The kernel's bytes there.
+        kernel: Hex,
+    },
+    /// Other bytecode.
+    #[error(
+        "program `{program}`, function {function}, instruction {index}: the image has `{image}`, the kernel's JIT compiled `{kernel}`"
+    )]
+    Instruction {
+        /// The program.
+        program: String,
+        /// The function, by index.
+        function: usize,
+        /// The first instruction that differs, or half of one.
+        index: usize,
+        /// The image's, relinked.
+        image: Hex,
+        /// The kernel's.
         kernel: Hex,
     },
     /// Something else differs.
@@ -110,21 +126,62 @@ impl Case<'_> {
             source,
         })?;
         for (index, (image, kernel)) in relinked.functions.iter().zip(kernel).enumerate() {
-            let kernel = &kernel.code;
-            self.same(
-                format!("the size of function {index}"),
-                image.len(),
-                kernel.len(),
-            )?;
-            let difference = image.iter().zip(kernel).position(|(a, b)| a != b);
-            if let Some(offset) = difference {
-                let run = |code: &[u8]| Hex(code[offset..code.len().min(offset + RUN)].to_vec());
-                return Err(ProofError::Code {
+            match self.image.machine {
+                Machine::X86_64 | Machine::Arm64 => {
+                    self.compare_native(index, image, &kernel.code)?;
+                }
+                Machine::Bpf => self.compare_instructions(index, image, &kernel.insns)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn compare_native(
+        self,
+        function: usize,
+        image: &[u8],
+        kernel: &[u8],
+    ) -> Result<(), ProofError> {
+        self.same(
+            format!("the size of function {function}"),
+            image.len(),
+            kernel.len(),
+        )?;
+        let difference = image.iter().zip(kernel).position(|(a, b)| a != b);
+        let Some(offset) = difference else {
+            return Ok(());
+        };
+        let run = |code: &[u8]| Hex(code[offset..code.len().min(offset + RUN)].to_vec());
+        Err(ProofError::Code {
+            program: self.program(),
+            function,
+            offset,
+            image: run(image),
+            kernel: run(kernel),
+        })
+    }
+
+    fn compare_instructions(
+        self,
+        function: usize,
+        image: &[u8],
+        kernel: &[Insn],
+    ) -> Result<(), ProofError> {
+        let (image, rest) = image.as_chunks::<8>();
+        self.same(
+            format!("the number of instructions of function {function}"),
+            (image.len(), rest.len()),
+            (kernel.len(), 0),
+        )?;
+        for (index, (image, kernel)) in image.iter().zip(kernel).enumerate() {
+            let kernel = kernel.to_bytes();
+            if *image != kernel {
+                return Err(ProofError::Instruction {
                     program: self.program(),
-                    function: index,
-                    offset,
-                    image: run(image),
-                    kernel: run(kernel),
+                    function,
+                    index,
+                    image: Hex(image.to_vec()),
+                    kernel: Hex(kernel.to_vec()),
                 });
             }
         }
@@ -155,7 +212,12 @@ impl Case<'_> {
             if index > 0 {
                 self.compare_tag(index, image.tag, kernel.tag)?;
             }
-            self.same::<&[Extable]>(what("exception table"), &image.extable, &kernel.extable)?;
+            let extable: &[Extable] = match self.image.machine {
+                // It says what the JIT made of the bytecode.
+                Machine::Bpf => &[],
+                Machine::X86_64 | Machine::Arm64 => &kernel.extable,
+            };
+            self.same::<&[Extable]>(what("exception table"), &image.extable, extable)?;
         }
         let kernel: &[export::Poke] = match image.machine {
             // Its JIT leaves the kernel's records of tail calls as they are: no code belongs to them.
@@ -169,8 +231,22 @@ impl Case<'_> {
                 function: kernel.function.or(Some(0)),
                 ..*kernel
             };
+            let kernel = match self.image.machine {
+                // Where it lies in machine code is what the JIT made of it.
+                Machine::Bpf => export::Poke {
+                    target: 0,
+                    bypass: 0,
+                    bypass_target: 0,
+                    ..kernel
+                },
+                Machine::X86_64 | Machine::Arm64 => kernel,
+            };
             let what = format!("tail call {index}");
-            self.same(what, absolute(image, export), Some(kernel))?;
+            self.same(
+                what,
+                absolute(self.image.machine, image, export),
+                Some(kernel),
+            )?;
         }
         Ok(())
     }
@@ -234,10 +310,14 @@ impl Case<'_> {
 }
 
 /// A tail call of the image with the addresses of a capture.
-fn absolute(poke: &Poke, export: &Export) -> Option<export::Poke> {
+fn absolute(machine: Machine, poke: &Poke, export: &Export) -> Option<export::Poke> {
     let index = usize::try_from(poke.function.get()).ok()?;
     let map = usize::try_from(poke.map.get()).ok()?;
-    let start = export.functions.get(index)?.address;
+    let function = export.functions.get(index)?;
+    let start = match machine {
+        Machine::X86_64 | Machine::Arm64 => function.address,
+        Machine::Bpf => 0,
+    };
     Some(export::Poke {
         target: start.wrapping_add(poke.target.get().into()),
         bypass: start.wrapping_add(poke.bypass.get().into()),

@@ -152,133 +152,140 @@ pub fn relink(image: &Image, addresses: &Addresses<'_>) -> Result<Relinked, Reli
             found: addresses.functions.len(),
         });
     }
+    let linker = Linker {
+        image,
+        addresses,
+        call_base: match image.machine {
+            Machine::Bpf => addresses.symbols.address_of("__bpf_call_base"),
+            _ => None,
+        },
+    };
     let functions = image.functions.iter().zip(&addresses.functions);
     let functions = functions
         .enumerate()
         .map(|(index, (function, &address))| {
-            relink_function(image, function, address, addresses).map_err(|(offset, problem)| {
-                RelinkError::Reloc {
+            linker
+                .function(function, address)
+                .map_err(|(offset, problem)| RelinkError::Reloc {
                     function: index,
                     offset,
                     problem,
-                }
-            })
+                })
         })
         .collect::<Result<_, _>>()?;
     Ok(Relinked { functions })
 }
 
-fn relink_function(
-    image: &Image,
-    function: &Function,
-    address: u64,
-    addresses: &Addresses<'_>,
-) -> Result<Vec<u8>, (u32, Problem)> {
-    let mut code = function.code.clone();
-    for reloc in &function.relocs {
-        write(reloc, image, address, addresses, &mut code)
-            .map_err(|problem| (reloc.offset, problem))?;
-    }
-    if image.machine == Machine::Bpf {
-        write_own_functions(&mut code, addresses)?;
-    }
-    Ok(code)
+#[derive(Clone, Copy)]
+struct Linker<'a> {
+    image: &'a Image,
+    addresses: &'a Addresses<'a>,
+    /// What the immediates of bytecode's calls are relative to.
+    call_base: Option<u64>,
 }
 
-/// Bytecode names the program's own functions by their numbers, without relocations.
-fn write_own_functions(code: &mut [u8], addresses: &Addresses<'_>) -> Result<(), (u32, Problem)> {
-    let (insns, _) = code.as_chunks_mut::<8>();
-    let mut rest = insns.iter_mut();
-    let mut offset = 0;
-    while let Some(low) = rest.next() {
-        let insn = Insn::from_bytes(*low);
-        let mut high = (insn.code == Insn::LD_IMM64).then(|| rest.next()).flatten();
-        let is_callback = insn.code == Insn::LD_IMM64 && insn.source() == PSEUDO_FUNC;
-        if is_callback || insn.is_own_call() {
-            let address = u32::try_from(insn.off)
-                .map_err(|_| (offset, Problem::NoFunction(u32::MAX)))
-                .and_then(|index| {
-                    let address = entry(&addresses.functions, index).copied();
-                    address.ok_or((offset, Problem::NoFunction(index)))
-                })?;
-            // The kernel, too, takes four bytes of the distance of a call, whether it fits or not:
-            // what is called stands elsewhere.
-            let value = match is_callback {
-                true => address,
-                false => address.wrapping_sub(call_base(addresses).map_err(|it| (offset, it))?),
-            };
-            let [low_half, high_half] = halves(value);
-            low[4..].copy_from_slice(&low_half);
-            if let Some(high) = &mut high {
-                high[4..].copy_from_slice(&high_half);
-            }
+impl Linker<'_> {
+    fn function(self, function: &Function, address: u64) -> Result<Vec<u8>, (u32, Problem)> {
+        let mut code = function.code.clone();
+        for reloc in &function.relocs {
+            self.write(reloc, address, &mut code)
+                .map_err(|problem| (reloc.offset, problem))?;
         }
-        offset += if high.is_some() { 16 } else { 8 };
+        if self.image.machine == Machine::Bpf {
+            self.write_own_functions(&mut code)?;
+        }
+        Ok(code)
     }
-    Ok(())
-}
 
-fn write(
-    reloc: &Reloc,
-    image: &Image,
-    function: u64,
-    addresses: &Addresses<'_>,
-    code: &mut [u8],
-) -> Result<(), Problem> {
-    let target = address_of(reloc.target, image, addresses)?;
-    let value = target.wrapping_add_signed(reloc.addend);
-    let start = usize::try_from(reloc.offset).map_err(|_| Problem::Outside)?;
-    let field = code
-        .get_mut(start..)
-        .and_then(|rest| rest.get_mut(..reloc.form.size()))
-        .ok_or(Problem::Outside)?;
-    match reloc.form {
-        Form::Rel32 => {
-            let position = function.wrapping_add(reloc.offset.into());
-            field.copy_from_slice(&word(value.wrapping_sub(position), reloc.form)?);
+    /// Bytecode names the program's own functions by their numbers, without relocations.
+    fn write_own_functions(self, code: &mut [u8]) -> Result<(), (u32, Problem)> {
+        let (insns, _) = code.as_chunks_mut::<8>();
+        let mut rest = insns.iter_mut();
+        let mut offset = 0;
+        while let Some(low) = rest.next() {
+            let insn = Insn::from_bytes(*low);
+            let mut high = (insn.code == Insn::LD_IMM64).then(|| rest.next()).flatten();
+            let is_callback = insn.code == Insn::LD_IMM64 && insn.source() == PSEUDO_FUNC;
+            if is_callback || insn.is_own_call() {
+                let at = |problem| (offset, problem);
+                let address = self.own_function(insn).map_err(at)?;
+                // The kernel, too, takes four bytes of how far a function is, whether that fits or
+                // not: its JIT goes by the number.
+                let value = match is_callback {
+                    true => address,
+                    false => address.wrapping_sub(self.call_base().map_err(at)?),
+                };
+                let [low_half, high_half] = halves(value);
+                low[4..].copy_from_slice(&low_half);
+                if let Some(high) = &mut high {
+                    high[4..].copy_from_slice(&high_half);
+                }
+            }
+            offset += if high.is_some() { 16 } else { 8 };
         }
-        Form::Abs32S => field.copy_from_slice(&word(value, reloc.form)?),
-        Form::Abs64 => field.copy_from_slice(&value.to_le_bytes()),
-        Form::BpfImm64 => {
-            let [low, high] = halves(value);
-            field[4..8].copy_from_slice(&low);
-            field[12..].copy_from_slice(&high);
-        }
-        Form::BpfCall => {
-            let distance = value.wrapping_sub(call_base(addresses)?);
-            field[4..].copy_from_slice(&word(distance, reloc.form)?);
-        }
-        Form::A64Call26 => {
-            let place = function.wrapping_add(reloc.offset.into());
-            let call = encode::call(place, value).ok_or(Problem::Unreachable { value })?;
-            field.copy_from_slice(&call.to_le_bytes());
-        }
-        Form::A64Addr48 | Form::A64Mov64 => {
-            // What is left of each of the three instructions is its register.
-            let register = u32::from(field[0] & 31);
-            let instructions = match reloc.form {
-                Form::A64Addr48 => encode::address(register, value).map(Vec::from),
-                _ => Some(encode::value(register, value)).filter(|found| found.len() == 3),
-            };
-            let instructions = instructions.ok_or(Problem::NotThree { value })?;
-            for (word, instruction) in field.chunks_exact_mut(4).zip(instructions) {
-                word.copy_from_slice(&instruction.to_le_bytes());
+        Ok(())
+    }
+
+    fn own_function(self, insn: Insn) -> Result<u64, Problem> {
+        let index = insn.off.cast_unsigned().into();
+        let address = entry(&self.addresses.functions, index).copied();
+        address.ok_or(Problem::NoFunction(index))
+    }
+
+    fn call_base(self) -> Result<u64, Problem> {
+        self.call_base.ok_or(Problem::NoCallBase)
+    }
+
+    fn write(self, reloc: &Reloc, function: u64, code: &mut [u8]) -> Result<(), Problem> {
+        let target = address_of(reloc.target, self.image, self.addresses)?;
+        let value = target.wrapping_add_signed(reloc.addend);
+        let start = usize::try_from(reloc.offset).map_err(|_| Problem::Outside)?;
+        let field = code
+            .get_mut(start..)
+            .and_then(|rest| rest.get_mut(..reloc.form.size()))
+            .ok_or(Problem::Outside)?;
+        match reloc.form {
+            Form::Rel32 => {
+                let position = function.wrapping_add(reloc.offset.into());
+                field.copy_from_slice(&word(value.wrapping_sub(position), reloc.form)?);
+            }
+            Form::Abs32S => field.copy_from_slice(&word(value, reloc.form)?),
+            Form::Abs64 => field.copy_from_slice(&value.to_le_bytes()),
+            Form::BpfImm64 => {
+                let [low, high] = halves(value);
+                field[4..8].copy_from_slice(&low);
+                field[12..].copy_from_slice(&high);
+            }
+            Form::BpfCall => {
+                let distance = value.wrapping_sub(self.call_base()?);
+                field[4..].copy_from_slice(&word(distance, reloc.form)?);
+            }
+            Form::A64Call26 => {
+                let place = function.wrapping_add(reloc.offset.into());
+                let call = encode::call(place, value).ok_or(Problem::Unreachable { value })?;
+                field.copy_from_slice(&call.to_le_bytes());
+            }
+            Form::A64Addr48 | Form::A64Mov64 => {
+                // What is left of each of the three instructions is its register.
+                let register = u32::from(field[0] & 31);
+                let instructions = match reloc.form {
+                    Form::A64Addr48 => encode::address(register, value).map(Vec::from),
+                    _ => Some(encode::value(register, value)).filter(|found| found.len() == 3),
+                };
+                let instructions = instructions.ok_or(Problem::NotThree { value })?;
+                for (word, instruction) in field.chunks_exact_mut(4).zip(instructions) {
+                    word.copy_from_slice(&instruction.to_le_bytes());
+                }
             }
         }
+        Ok(())
     }
-    Ok(())
 }
 
 /// The lower and the upper half of a value.
 fn halves(value: u64) -> [[u8; 4]; 2] {
     let [a, b, c, d, e, f, g, h] = value.to_le_bytes();
     [[a, b, c, d], [e, f, g, h]]
-}
-
-/// What the immediates of bytecode's calls are relative to.
-fn call_base(addresses: &Addresses<'_>) -> Result<u64, Problem> {
-    let base = addresses.symbols.address_of("__bpf_call_base");
-    base.ok_or(Problem::NoCallBase)
 }
 
 fn word(value: u64, form: Form) -> Result<[u8; 4], Problem> {

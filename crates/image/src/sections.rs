@@ -11,6 +11,7 @@ use preverify_abi::{ABI_VERSION, Range, Table};
 use thiserror::Error;
 use zerocopy::{Immutable, IntoBytes};
 
+use crate::bpf::{self, Instruction, PSEUDO_FUNC, instructions};
 use crate::export::Insn;
 use crate::image::{Form, Function, Image, Machine, Reloc, Symbol, Target};
 use crate::records::{BoundsError, header, range, table};
@@ -454,7 +455,7 @@ fn parse_image(bytes: &[u8], symbols: Vec<Symbol>) -> Result<Image, ImageError> 
         let extable = range(extable, "extable", record.extable, owner).map_err(bounds)?;
         check_extable(index, extable, code.len())?;
         if machine == Machine::Bpf {
-            check_bytecode(index, code, extable)?;
+            check_bytecode(index, code, extable, records.len())?;
         }
         functions.push(Function {
             tag: record.tag,
@@ -548,6 +549,7 @@ fn check_bytecode(
     function: usize,
     code: &[u8],
     extable: &[abi::Extable],
+    functions: usize,
 ) -> Result<(), ImageError> {
     let error = |problem| Err(ImageError::Bytecode { function, problem });
     if code.is_empty() || !code.len().is_multiple_of(INSN_SIZE) {
@@ -556,7 +558,27 @@ fn check_bytecode(
     if !extable.is_empty() {
         return error("it has an exception table, which is for the JIT to make");
     }
+    for Instruction { insn, high, .. } in instructions(&bpf::parse(code)) {
+        let is_wide = insn.code == Insn::LD_IMM64;
+        if is_wide && high.map(|high| Insn { imm: 0, ..high }) != Some(Insn::default()) {
+            return error("it has half a wide load");
+        }
+        if !names_own_function(insn) {
+            continue;
+        }
+        if usize::try_from(insn.off).map_or(true, |index| index >= functions) {
+            return error("it names a function that the program does not have");
+        }
+        if insn.imm != 0 || high.is_some_and(|high| high.imm != 0) {
+            return error("it has an address of one of the program's functions");
+        }
+    }
     Ok(())
+}
+
+/// Whether an instruction of bytecode has the number of a function, and never an address.
+fn names_own_function(insn: Insn) -> bool {
+    insn.is_own_call() || insn.code == Insn::LD_IMM64 && insn.source() == PSEUDO_FUNC
 }
 
 fn is_within(machine: Machine, poke: &abi::Poke, functions: &[Function]) -> bool {
@@ -608,12 +630,16 @@ fn parse_relocs(
         if vacant != field {
             return Err(error(RelocProblem::NotZeroed(reloc.offset)));
         }
-        let opcode = match reloc.form {
-            Form::BpfImm64 => Some(Insn::LD_IMM64),
-            Form::BpfCall => Some(Insn::CALL),
-            _ => None,
+        let takes_address = |opcode| {
+            let insn = field.first_chunk().copied().map(Insn::from_bytes);
+            insn.is_some_and(|insn| insn.code == opcode && !names_own_function(insn))
         };
-        if opcode.is_some_and(|opcode| field.first() != Some(&opcode)) {
+        let fits = match reloc.form {
+            Form::BpfImm64 => takes_address(Insn::LD_IMM64),
+            Form::BpfCall => takes_address(Insn::CALL),
+            _ => true,
+        };
+        if !fits {
             return Err(error(RelocProblem::Instruction(reloc.offset)));
         }
         end = offset + reloc.form.size();

@@ -91,7 +91,7 @@ impl Layout {
                 0xffff_0a00_1234_0100 + (boot << 30),
                 0xffff_8000_8123_0000 + (boot << 30),
                 0xffff_8000_7a12_0000 + (boot << 16),
-                0xffff_affe_0000_6000 + (boot << 21),
+                0xffff_afff_c000_6000 + (boot << 21),
             ),
             Machine::X86_64 | Machine::Bpf => (
                 0xffff_ffff_8000_0000 + (boot << 21),
@@ -322,7 +322,9 @@ impl Writer<'_> {
             Piece::Value(map, offset) => self.load(2, layout.values[map] + offset),
             Piece::Symbol(offset) => self.load(3, layout.text + offset),
             Piece::Callback(function) => {
+                let first = self.insns.len();
                 self.load_insns(4, layout.functions[function]);
+                self.insns[first].off = i16::try_from(function).unwrap();
                 self.jit
                     .load_function(&mut self.code, layout.functions[function]);
             }
@@ -382,7 +384,7 @@ impl Writer<'_> {
             code: 0xf5,
             registers: 0,
             off: 0,
-            imm: 1,
+            imm: i32::try_from(self.pokes.len()).unwrap() + 1,
         });
         self.pokes.push(Poke {
             target,

@@ -1,11 +1,62 @@
 //! Instructions as text, as the kernel's `print_bpf_insn()` and so `bpftool prog dump xlated` write
 //! them, with names in the place of addresses.
 
-use super::Instruction;
+use super::{Instruction, PSEUDO_FUNC, instructions, parse};
 use crate::export::Insn;
+use crate::image::Reloc;
+use crate::native::Decoded;
 
 /// What stands in the place of an opcode that the verifier never leaves.
 const BAD: &str = "(bad)";
+
+/// All instructions of a function. `relocs` are by rising offset; `name` says what stands in the
+/// place of one's address, by its index and the end of its instruction, `tail_call` what a direct
+/// tail call goes through, by its index. An instruction that is cut off stands alone, as `(bad)`.
+pub(crate) fn list(
+    code: &[u8],
+    relocs: &[Reloc],
+    name: &dyn Fn(usize, usize) -> String,
+    tail_call: &dyn Fn(usize) -> Option<String>,
+) -> Vec<Decoded> {
+    const SIZE: usize = 8;
+    let insns = parse(code);
+    let mut lines: Vec<Decoded> = instructions(&insns)
+        .map(|instruction| {
+            let start = instruction.index * SIZE;
+            let halves = if instruction.high.is_some() { 2 } else { 1 };
+            let range = start..start + halves * SIZE;
+            // On machines that cannot address it, there is no such code either.
+            let place = |reloc: &Reloc| usize::try_from(reloc.offset).unwrap_or(usize::MAX);
+            let reloc = relocs.partition_point(|reloc| place(reloc) < start);
+            let reloc = relocs
+                .get(reloc)
+                .filter(|found| range.contains(&place(found)))
+                .map(|_| reloc);
+            let operand = match reloc {
+                Some(reloc) => Some(name(reloc, range.end)),
+                None if instruction.insn.code == Insn::TAIL_CALL => {
+                    let poke = usize::try_from(instruction.insn.imm).ok();
+                    poke.and_then(|number| tail_call(number.checked_sub(1)?))
+                }
+                None => None,
+            };
+            Decoded {
+                range,
+                text: text(instruction, operand.as_deref()),
+                reloc,
+            }
+        })
+        .collect();
+    let end = insns.len() * SIZE;
+    if end < code.len() {
+        lines.push(Decoded {
+            range: end..code.len(),
+            text: BAD.to_owned(),
+            reloc: None,
+        });
+    }
+    lines
+}
 
 /// One instruction. `operand` stands in the place of what a wide load loads, or of what is called.
 ///
@@ -47,9 +98,11 @@ const NOSPEC: u8 = 0xc0;
 
 fn load_wide(instruction: Instruction, operand: Option<&str>) -> Option<String> {
     let value = instruction.wide()?;
-    let to = target(instruction.insn);
+    let insn = instruction.insn;
+    let to = target(insn);
     Some(match operand {
         Some(operand) => format!("r{to} = {operand}"),
+        None if insn.source() == PSEUDO_FUNC => format!("r{to} = function {}", insn.off),
         None => format!("r{to} = {value:#x}"),
     })
 }
@@ -158,7 +211,6 @@ fn jump(insn: Insn, operand: Option<&str>) -> Option<String> {
     const JA: u8 = 0x00;
     const CALL: u8 = 0x80;
     const EXIT: u8 = 0x90;
-    const TAIL_CALL: u8 = 0xf0;
     let class = insn.code & 7;
     let prefix = if class == JMP { 'r' } else { 'w' };
     let sign = match (class, insn.code & 0xf0) {
@@ -166,7 +218,7 @@ fn jump(insn: Insn, operand: Option<&str>) -> Option<String> {
         (JMP32, JA) => return Some(format!("gotol pc{:+}", insn.imm)),
         (JMP, CALL) => return Some(call(insn, operand)),
         (JMP, EXIT) => return Some("exit".to_owned()),
-        (JMP, TAIL_CALL) => {
+        (JMP, _) if insn.code == Insn::TAIL_CALL => {
             return Some(match operand {
                 Some(operand) => format!("call bpf_tail_call, {operand}"),
                 None => "call bpf_tail_call".to_owned(),

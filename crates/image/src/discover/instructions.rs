@@ -173,12 +173,24 @@ impl InstructionsView<'_> {
             bases[0].wrapping_add_signed(in_a),
             bases[1].wrapping_add_signed(in_b),
         ];
+        if self.is_inlined_helper(a.insn, values) {
+            return Ok(Meaning::Constant);
+        }
         let mut places = self.common_places(values);
         places.retain(|place| matches!(place, Place::Text(_) | Place::Module { .. }));
         match places.pop() {
-            Some(place) => Ok(Meaning::Address(place)),
-            None => Err(self.unknown(a, values, "calls go to functions of the kernel")),
+            Some(place) if [0, PSEUDO_KFUNC].contains(&a.insn.source()) => {
+                Ok(Meaning::Address(place))
+            }
+            _ => Err(self.unknown(a, values, "calls go to functions of the kernel")),
         }
+    }
+
+    /// A call of a helper that the JIT replaces keeps the helper's number: nothing is so near to what
+    /// calls are relative to, and called.
+    fn is_inlined_helper(&self, insn: Insn, [address, _]: Pair) -> bool {
+        let mut names = self.both.a.symbols.names_at(address);
+        HELPERS.contains(&insn.imm) && insn.source() == 0 && names.next().is_none()
     }
 
     /// The addresses of the function whose number an instruction has.
@@ -244,6 +256,12 @@ impl InstructionsView<'_> {
 /// `BPF_PSEUDO_BTF_ID`: a wide load of a kernel variable's address.
 const KSYM: u8 = 3;
 
+/// `BPF_PSEUDO_KFUNC_CALL`: a call of a kernel function that is no helper.
+const PSEUDO_KFUNC: u8 = 2;
+
+/// More numbers than there are helpers.
+const HELPERS: std::ops::Range<i32> = 1..1024;
+
 /// Whether a kernel variable's address is that of a per-CPU variable, counted from the first of them.
 fn is_per_cpu([a, b]: Pair) -> bool {
     a == b && !is_kernel_address(a)
@@ -266,3 +284,6 @@ fn without_immediates(instruction: Instruction) -> Instruction {
         ..instruction
     }
 }
+
+#[cfg(test)]
+mod tests;
