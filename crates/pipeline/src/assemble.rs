@@ -6,12 +6,14 @@ use preverify_bundle::{
     SlotContent, Target as BundleTarget,
 };
 use preverify_image::export::Export;
+use preverify_image::image::Sections;
 use preverify_protocol::{Loaded, LoadedMap, SlotContent as LoadedContent};
 use preverify_target::Target;
 
 use crate::error::{BuildError, Problem, ProgramProblem};
 use crate::evidence::{Evidence, Kernel, ProgramEvidence, ProofEvidence};
-use crate::verifier::{Verified, VerifiedProgram};
+use crate::images::{ProvedImage, VerifiedProgram};
+use crate::verifier::Verified;
 
 /// The unsigned bundle of an object that was verified for some targets.
 pub fn bundle(verified: &[(&Target, &Verified)]) -> Result<Bundle, BuildError> {
@@ -53,7 +55,9 @@ fn programs(builder: &mut Builder, verified: &Verified) -> Result<Vec<Program>, 
     let mut programs = Vec::new();
     for (program, loaded) in verified.programs.iter().zip(&verified.loaded.programs) {
         let VerifiedProgram {
-            export, sections, ..
+            export,
+            native,
+            bytecode,
         } = program;
         let maps = match used_maps(export, &verified.loaded) {
             Ok(maps) => maps,
@@ -65,10 +69,8 @@ fn programs(builder: &mut Builder, verified: &Verified) -> Result<Vec<Program>, 
                 continue;
             }
         };
-        let native = Image {
-            image: builder.section(SectionKind::Image, sections.image.clone())?,
-            symbols: Some(builder.section(SectionKind::Symbols, sections.symbols.clone())?),
-        };
+        let native = native.as_ref().map(|proved| image(builder, proved));
+        let bytecode = bytecode.as_ref().map(|proved| image(builder, proved));
         programs.push(Program {
             name: export.name.clone(),
             prog_type: export.prog_type,
@@ -78,8 +80,8 @@ fn programs(builder: &mut Builder, verified: &Verified) -> Result<Vec<Program>, 
             function: loaded.function.clone(),
             elf_section: loaded.elf_section.clone(),
             maps,
-            native: Some(native),
-            bytecode: None,
+            native: native.transpose()?,
+            bytecode: bytecode.transpose()?,
             processed_insns: loaded.statistics.total_insns,
             peak_states: loaded.statistics.peak_states,
         });
@@ -89,6 +91,14 @@ fn programs(builder: &mut Builder, verified: &Verified) -> Result<Vec<Program>, 
     } else {
         Err(BuildError::Programs(problems))
     }
+}
+
+fn image(builder: &mut Builder, proved: &ProvedImage) -> Result<Image, FormatError> {
+    let Sections { image, symbols } = &proved.sections;
+    Ok(Image {
+        image: builder.section(SectionKind::Image, image.clone())?,
+        symbols: Some(builder.section(SectionKind::Symbols, symbols.clone())?),
+    })
 }
 
 /// A program's maps, as indices into the object's.
@@ -204,11 +214,18 @@ fn evidence(target: &Target, verified: &Verified) -> Evidence {
         versions: verified.versions.clone(),
         programs: programs
             .map(|(program, loaded)| {
-                let proof = ProofEvidence {
-                    code_bytes: program.proof.code_bytes,
-                    relocations: program.proof.relocations,
+                let proof = |image: &Option<ProvedImage>| {
+                    image.as_ref().map(|proved| ProofEvidence {
+                        code_bytes: proved.proof.code_bytes,
+                        relocations: proved.proof.relocations,
+                    })
                 };
-                ProgramEvidence::new(&loaded.function, &loaded.statistics, proof)
+                ProgramEvidence::new(
+                    &loaded.function,
+                    &loaded.statistics,
+                    proof(&program.native),
+                    proof(&program.bytecode),
+                )
             })
             .collect(),
     }

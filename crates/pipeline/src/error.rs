@@ -87,6 +87,14 @@ pub enum Problem {
     /// The image is not what the kernel's own compiler made.
     #[error("the proof failed: {0}")]
     Prove(#[from] ProofError),
+    /// There is neither image of it, for different reasons.
+    #[error("no machine code can be made of it ({native}), and no bytecode ({bytecode})")]
+    NoImage {
+        /// Why there is no machine code.
+        native: Box<Problem>,
+        /// Why there is no bytecode.
+        bytecode: Box<Problem>,
+    },
     /// It uses a map that the object does not name.
     #[error("it uses the map `{name}` (id {id}), which is none of the object's")]
     ForeignMap {
@@ -95,6 +103,19 @@ pub enum Problem {
         /// Its id in the verifier VM.
         id: u32,
     },
+}
+
+impl Problem {
+    /// Why there is neither image of a program; most often, it is the same for both.
+    pub(crate) fn no_image(native: Self, bytecode: Self) -> Self {
+        if native.to_string() == bytecode.to_string() {
+            return native;
+        }
+        Self::NoImage {
+            native: Box::new(native),
+            bytecode: Box::new(bytecode),
+        }
+    }
 }
 
 /// Two boots of the same kernel, given the same object, do not say the same.

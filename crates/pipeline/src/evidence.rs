@@ -54,11 +54,13 @@ pub struct ProgramEvidence {
     pub max_states_per_insn: u32,
     /// The longest list of precision marks.
     pub mark_read: u32,
-    /// What was proved of its native image.
-    pub proof: ProofEvidence,
+    /// What was proved of its machine code, if it is carried.
+    pub native: Option<ProofEvidence>,
+    /// What was proved of its bytecode, if it is carried.
+    pub bytecode: Option<ProofEvidence>,
 }
 
-/// That the image, relinked for another boot, equals that boot's own JIT output.
+/// That an image, relinked for another boot, equals what that boot's own JIT wrote, or compiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProofEvidence {
     /// Bytes of code compared, all equal.
@@ -69,7 +71,12 @@ pub struct ProofEvidence {
 
 impl ProgramEvidence {
     /// Leaves out what differs from run to run: the time.
-    pub fn new(function: &str, statistics: &Statistics, proof: ProofEvidence) -> Self {
+    pub fn new(
+        function: &str,
+        statistics: &Statistics,
+        native: Option<ProofEvidence>,
+        bytecode: Option<ProofEvidence>,
+    ) -> Self {
         Self {
             function: function.into(),
             total_insns: statistics.total_insns,
@@ -77,7 +84,8 @@ impl ProgramEvidence {
             peak_states: statistics.peak_states,
             max_states_per_insn: statistics.max_states_per_insn,
             mark_read: statistics.mark_read,
-            proof,
+            native,
+            bytecode,
         }
     }
 }

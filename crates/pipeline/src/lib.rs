@@ -15,11 +15,13 @@ mod assemble;
 pub mod diagnosis;
 mod error;
 pub mod evidence;
+mod images;
 pub mod inputs;
 mod object;
 mod verifier;
 
 pub use assemble::bundle;
-pub use error::{BuildError, Disagreement, ProgramProblem};
+pub use error::{BuildError, Disagreement, Problem, ProgramProblem};
+pub use images::{ImageKind, Note, ProvedImage, VerifiedProgram};
 pub use object::{Object, inputs_beside};
-pub use verifier::{Stage, Verified, VerifiedProgram, Verifier};
+pub use verifier::{Stage, Verified, Verifier};

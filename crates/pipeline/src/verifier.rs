@@ -5,15 +5,13 @@ use std::fs;
 use std::thread;
 use std::time::Duration;
 
-use preverify_image::export::Export;
-use preverify_image::image::Sections;
 use preverify_image::symbols::KernelSymbols;
-use preverify_image::{Capture, Proof, discover, prove};
 use preverify_protocol::{Inputs, LoadReply, LoadRequest, Loaded, Reply, Request};
 use preverify_target::Target;
 use preverify_vm::Machine;
 
-use crate::error::{BuildError, Disagreement, Problem, ProgramProblem};
+use crate::error::{BuildError, Disagreement};
+use crate::images::{self, Note, VerifiedProgram};
 use crate::object::Object;
 
 /// What the host grants the agent beyond the time that the object has.
@@ -60,17 +58,8 @@ pub struct Verified {
     pub loaded: Loaded,
     /// Its programs, in the order of [`Loaded::programs`].
     pub programs: Vec<VerifiedProgram>,
-}
-
-/// A program with its proved image.
-#[derive(Debug)]
-pub struct VerifiedProgram {
-    /// What the kernel part exported in the first boot.
-    pub export: Export,
-    /// The image.
-    pub sections: Sections,
-    /// What was proved.
-    pub proof: Proof,
+    /// The images that could not be made, of programs that have their other one.
+    pub notes: Vec<Note>,
 }
 
 impl<'a> Verifier<'a> {
@@ -102,6 +91,29 @@ impl<'a> Verifier<'a> {
         for boot in &mut self.boots {
             boot.write_files(&modules)?;
         }
+        let [loaded, again] = self.load(object, time_limit)?;
+        same_object(&loaded, &again)?;
+        let symbols = self.boots.each_ref().map(|boot| &boot.symbols);
+
+        stage(Stage::Discover);
+        let discovered = images::discover([&loaded, &again], symbols)?;
+        let (chosen, notes) = images::choose(discovered)?;
+
+        stage(Stage::Prove);
+        let programs = images::prove(chosen, symbols)?;
+        Ok(Verified {
+            name: object.name.clone(),
+            object_sha256: object.sha256(),
+            inputs: object.inputs.clone(),
+            versions: self.boots[0].versions.clone(),
+            loaded,
+            programs,
+            notes,
+        })
+    }
+
+    /// Loads an object in both boots, and unloads it again.
+    fn load(&mut self, object: &Object, time_limit: Duration) -> Result<[Loaded; 2], BuildError> {
         let [first, second] = &mut self.boots;
         let (loaded, again) = thread::scope(|scope| {
             let again =
@@ -128,16 +140,7 @@ impl<'a> Verifier<'a> {
         for (boot, loaded) in self.boots.iter_mut().zip([&loaded, &again]) {
             boot.unload(loaded)?;
         }
-        same_object(&loaded, &again)?;
-        let programs = self.images(&loaded, &again, stage)?;
-        Ok(Verified {
-            name: object.name.clone(),
-            object_sha256: object.sha256(),
-            inputs: object.inputs.clone(),
-            versions: self.boots[0].versions.clone(),
-            loaded,
-            programs,
-        })
+        Ok([loaded, again])
     }
 
     /// The kernel modules that an object's inputs name, with all that they depend on, as files for the guests.
@@ -153,53 +156,6 @@ impl<'a> Verifier<'a> {
                 Err(source) => Err(BuildError::Module { file, source }),
             })
             .collect()
-    }
-
-    /// The proved images of all programs, or what is wrong with all that have none.
-    fn images(
-        &self,
-        loaded: &Loaded,
-        again: &Loaded,
-        stage: &mut dyn FnMut(Stage),
-    ) -> Result<Vec<VerifiedProgram>, BuildError> {
-        stage(Stage::Discover);
-        let pairs = loaded.programs.iter().zip(&again.programs);
-        let discovered = all_programs(pairs.map(|(program, again)| {
-            let exports = parse(program.export.as_deref())
-                .and_then(|first| Ok([first, parse(again.export.as_deref())?]));
-            let discovered = exports.and_then(|exports| {
-                let [first, second] = self.captures(&exports);
-                let sections = discover(first, second)?.to_sections()?;
-                Ok((exports, sections))
-            });
-            (program.function.as_str(), discovered)
-        }))?;
-
-        stage(Stage::Prove);
-        let names = loaded
-            .programs
-            .iter()
-            .map(|program| program.function.as_str());
-        all_programs(names.zip(discovered).map(|(name, (exports, sections))| {
-            let [first, second] = self.captures(&exports);
-            let proof = prove(&sections, first).and_then(|_| prove(&sections, second));
-            let proved = proof.map_err(Problem::from).map(|proof| {
-                let [export, _] = exports;
-                VerifiedProgram {
-                    export,
-                    sections,
-                    proof,
-                }
-            });
-            (name, proved)
-        }))
-    }
-
-    fn captures<'b>(&'b self, exports: &'b [Export; 2]) -> [Capture<'b>; 2] {
-        [0, 1].map(|boot| Capture {
-            export: &exports[boot],
-            symbols: &self.boots[boot].symbols,
-        })
     }
 }
 
@@ -282,32 +238,6 @@ fn both<T: Send>(
         };
         Ok([first?, second?])
     })
-}
-
-/// The results of all programs, or the problems of all that have some.
-fn all_programs<'a, T>(
-    programs: impl Iterator<Item = (&'a str, Result<T, Problem>)>,
-) -> Result<Vec<T>, BuildError> {
-    let mut done = Vec::new();
-    let mut problems = Vec::new();
-    for (program, result) in programs {
-        match result {
-            Ok(result) => done.push(result),
-            Err(problem) => problems.push(ProgramProblem {
-                program: program.into(),
-                problem,
-            }),
-        }
-    }
-    if problems.is_empty() {
-        Ok(done)
-    } else {
-        Err(BuildError::Programs(problems))
-    }
-}
-
-fn parse(export: Option<&[u8]>) -> Result<Export, Problem> {
-    Ok(Export::parse(export.ok_or(Problem::NoExport)?)?)
 }
 
 /// Everything but ids, addresses and times must be the same.
