@@ -4,23 +4,37 @@
 
 use serde::{Deserialize, Serialize};
 
-/// One program, loaded both ways in one machine, alternating.
+/// One program, loaded in all ways in one machine, in turns.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Measurement {
     /// The name of the program's function.
     pub program: String,
-    /// Nanoseconds of each `BPF_PROG_LOAD`: the system call alone, without a log.
-    pub stock_ns: Vec<u64>,
+    /// Each `BPF_PROG_LOAD`: the system call alone, without a log.
+    pub stock: Loads,
     /// Nanoseconds of each opening of the bundle: the signature's check, and the manifest's.
     pub open_ns: Vec<u64>,
-    /// Nanoseconds of each load from the open bundle: the system call alone.
-    pub load_ns: Vec<u64>,
-    /// The most memory, in bytes, that the kernel had less than before while it loaded its own way.
-    pub stock_peak: u64,
-    /// The same while a bundle was opened and the program loaded from it.
-    pub load_peak: u64,
-    /// Bytes of the program's image and symbols.
-    pub image_bytes: usize,
+    /// Each load of the native image from the open bundle: the system call alone.
+    pub native: Option<Image>,
+    /// The same for the bytecode.
+    pub bytecode: Option<Image>,
+}
+
+/// Loads of one image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// Bytes of the image and its symbols.
+    pub bytes: usize,
+    /// The loads. The memory is that of opening the bundle, too.
+    pub loads: Loads,
+}
+
+/// Loads in one way.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loads {
+    /// Nanoseconds of each.
+    pub ns: Vec<u64>,
+    /// The most memory, in bytes, that the kernel had less than before while it loaded.
+    pub peak: u64,
 }
 
 /// The middle value: half of the others are below it.

@@ -18,9 +18,6 @@ pub enum Arch {
 }
 
 impl Arch {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::X86_64, Self::Arm64, Self::Arm];
-
     /// The same in the words of bundles.
     pub fn architecture(self) -> Architecture {
         match self {
@@ -56,6 +53,24 @@ impl Arch {
             // The second one has what is the same everywhere, libbpf's headers among it.
             Self::Arm64 => &["/usr/aarch64-linux-gnu/include", "/usr/include"],
             Self::Arm => &["/usr/arm-linux-gnueabihf/include", "/usr/include"],
+        }
+    }
+
+    /// What the names of binutils and gcc for it start with on this host.
+    pub fn tools(self) -> &'static str {
+        match self {
+            Self::X86_64 => "",
+            Self::Arm64 => "aarch64-linux-gnu-",
+            Self::Arm => "arm-linux-gnueabihf-",
+        }
+    }
+
+    /// What the kernel's build calls it.
+    pub fn in_kernel_builds(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86_64",
+            Self::Arm64 => "arm64",
+            Self::Arm => "arm",
         }
     }
 

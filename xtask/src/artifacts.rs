@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use preverify_bundle::Signer;
-use preverify_lab::{Lab, LabError, TARGET};
+use preverify_lab::{Lab, LabError};
 
+use crate::arch::Arch;
 use crate::paths::{target_dir, workspace};
 use crate::run::{RunError, run_command};
 
@@ -25,10 +26,10 @@ pub struct Binaries {
 }
 
 impl Binaries {
-    /// A laboratory with these binaries.
-    pub fn lab(&self, signer: Signer) -> Result<Lab, LabError> {
+    /// A laboratory for a target with these binaries.
+    pub fn lab(&self, target: &str, signer: Signer) -> Result<Lab, LabError> {
         let loader = self.loader.clone();
-        Lab::with(TARGET, signer, loader, &mut |stage| println!("{stage}"))
+        Lab::with(target, signer, loader, &mut |stage| println!("{stage}"))
     }
 }
 
@@ -52,8 +53,8 @@ pub fn command(binaries: &Binaries) -> Result<PathBuf, RunError> {
     Ok(preverify)
 }
 
-/// Builds what measures on devices.
-pub fn bench() -> Result<PathBuf, RunError> {
+/// Builds what measures on devices of an architecture.
+pub fn bench(_arch: Arch) -> Result<PathBuf, RunError> {
     build_static("preverify-bench", "preverify-bench")
 }
 

@@ -94,12 +94,17 @@ pub struct CorpusObject {
 
 /// Makes the corpus of an architecture, or brings it up to date.
 pub fn build(arch: Arch) -> Result<(), CorpusError> {
-    let (corpus, apt) = Corpus::open(arch)?;
-    if let Some(failure) = apt.update()? {
-        println!("going on with the package lists that there are: {failure}");
+    let corpus = Corpus::at(&default_cache()?, arch);
+    let mut apt = up_to_date(Arch::X86_64)?;
+    // The same for all architectures, so it does not depend on the lists of any but the host's.
+    let source = selftests::source(&apt, &corpus)?;
+    if arch != Arch::X86_64 {
+        drop(apt);
+        apt = up_to_date(arch)?;
     }
     let mut found = debian::collect(&apt, &corpus, debian::packages(arch))?;
-    let packages = selftests::Packages::download(&apt, &corpus)?;
+    let headers = selftests::headers(&apt, &corpus)?;
+    let packages = selftests::Packages { source, headers };
     // Compiling takes minutes, and others may want packages meanwhile.
     drop(apt);
     let selftests = selftests::compile(&corpus, &packages)?;
@@ -136,13 +141,24 @@ pub fn build(arch: Arch) -> Result<(), CorpusError> {
 
 /// The parts of a kernel's source that the corpus was made from.
 pub fn linux_source() -> Result<PathBuf, CorpusError> {
-    let (corpus, apt) = Corpus::open(Arch::X86_64)?;
-    selftests::linux_source(&apt, &corpus)
+    let corpus = Corpus::at(&default_cache()?, Arch::X86_64);
+    let source = selftests::source(&up_to_date(Arch::X86_64)?, &corpus)?;
+    selftests::linux_source(&corpus, &source)
+}
+
+/// apt, with new package lists of an architecture.
+fn up_to_date(arch: Arch) -> Result<Apt, CorpusError> {
+    let apt = Apt::open(&default_cache()?, arch.architecture())?;
+    if let Some(failure) = apt.update()? {
+        println!("going on with the package lists that there are: {failure}");
+    }
+    Ok(apt)
 }
 
 /// The objects in one of Debian's packages, with absolute paths.
 pub fn debian_objects(arch: Arch, package: &'static str) -> Result<Vec<CorpusObject>, CorpusError> {
-    let (corpus, apt) = Corpus::open(arch)?;
+    let corpus = Corpus::at(&default_cache()?, arch);
+    let apt = Apt::open(&default_cache()?, arch.architecture())?;
     if !apt.has_lists()? {
         apt.update()?;
     }
@@ -165,12 +181,6 @@ struct Corpus {
 }
 
 impl Corpus {
-    fn open(arch: Arch) -> Result<(Self, Apt), CorpusError> {
-        let cache = default_cache()?;
-        let apt = Apt::open(&cache, arch.architecture())?;
-        Ok((Self::at(&cache, arch), apt))
-    }
-
     fn at(cache: &Path, arch: Arch) -> Self {
         let shared = cache.join("corpus");
         Self {

@@ -1,11 +1,11 @@
-//! `cargo xtask demo`: three real programs, from objects to what they see on a device.
+//! `cargo xtask demo`: three real programs, from objects to what they see on a device of an architecture.
 
 use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use preverify_bench::{Measurement, median};
+use preverify_bench::{Image, Measurement, median};
 use preverify_bundle::Signer;
 use preverify_lab::{BUSYBOX, Device, LOADER, Lab, file};
 use preverify_target::{
@@ -35,23 +35,25 @@ struct Subject {
 }
 
 /// Runs the demo.
-pub fn demo() -> Result<(), Box<dyn Error>> {
+pub fn demo(arch: Arch) -> Result<(), Box<dyn Error>> {
     headline("What is needed");
     setup::setup()?;
     let binaries = artifacts::binaries()?;
     let preverify = artifacts::command(&binaries)?;
-    let bench = artifacts::bench()?;
-    let folder = target_dir().join("demo");
+    let bench = artifacts::bench(arch)?;
+    let folder = target_dir().join("demo").join(arch.to_string());
     if folder.exists() {
         fs::remove_dir_all(&folder)?;
     }
     fs::create_dir_all(&folder)?;
-    let subjects = subjects(&folder)?;
+    let subjects = subjects(arch, &folder)?;
 
-    headline("The target: the kernel that devices run, from Debian's packages");
+    headline(&format!(
+        "The target: the kernel that {arch} devices run, from Debian's packages"
+    ));
     let command = |arguments: &[&str]| run_command(Command::new(&preverify).args(arguments));
-    command(&["target", "add", preverify_lab::TARGET])?;
-    let target = added_target()?;
+    command(&["target", "add", arch.target()])?;
+    let target = added_target(arch)?;
 
     headline("The signer");
     let key = folder.join("signer.pem");
@@ -73,7 +75,11 @@ pub fn demo() -> Result<(), Box<dyn Error>> {
         &text(&key.with_extension("x509")),
     ])?;
 
-    headline("The device: another boot of that kernel, with the kernel part and preverify-load");
+    headline(&format!(
+        "The device: another boot of that kernel on an emulated {arch} board ({}), with the kernel part and \
+         preverify-load",
+        target.hardware().cpu
+    ));
     let lab = Lab::on(target, Signer::open(&key)?, binaries.loader);
     let mut device = boot(&lab, &key, &bench, &subjects)?;
     tell_layouts(&lab, &mut device)?;
@@ -103,7 +109,7 @@ pub fn demo() -> Result<(), Box<dyn Error>> {
     }
     show(&mut device, &[LOADER, "list"])?;
 
-    headline("What loading costs on that device: the kernel's own way, and the pre-verified one");
+    headline("What loading costs on that device: the kernel's own way, and the pre-verified ones");
     let measurements = subjects
         .iter()
         .map(|subject| measure(&mut device, subject))
@@ -119,19 +125,19 @@ pub fn demo() -> Result<(), Box<dyn Error>> {
 }
 
 /// The target that the command has just added, under whatever release the kernel has today.
-fn added_target() -> Result<Target, Box<dyn Error>> {
-    let request = AddRequest::debian(preverify_lab::TARGET.parse()?, None);
+fn added_target(arch: Arch) -> Result<Target, Box<dyn Error>> {
+    let request = AddRequest::debian(arch.target().parse()?, None);
     let store = Store::open(&default_cache()?)?;
     Ok(store.add(&request, &mut |_| {})?.target)
 }
 
-fn subjects(folder: &Path) -> Result<Vec<Subject>, Box<dyn Error>> {
-    let examples = bpf::examples(Arch::X86_64)?;
+fn subjects(arch: Arch, folder: &Path) -> Result<Vec<Subject>, Box<dyn Error>> {
+    let examples = bpf::examples(arch)?;
     let xdp_count = examples
         .into_iter()
         .find(|object| object.ends_with("xdp_count.bpf.o"))
         .ok_or("examples/ has no xdp_count.bpf.c")?;
-    let tools = corpus::debian_objects(Arch::X86_64, "libbpf-tools")?;
+    let tools = corpus::debian_objects(arch, "libbpf-tools")?;
     let tool = |name: &str| {
         let id = format!("libbpf-tools/{name}");
         let found = tools.iter().find(|object| object.id == id);
@@ -364,41 +370,67 @@ fn busybox_run(device: &mut Device, command: &str) -> Result<String, Box<dyn Err
 
 fn measure(device: &mut Device, subject: &Subject) -> Result<Measurement, Box<dyn Error>> {
     let (object, bundle) = (guest_object(subject), guest_bundle(subject));
-    let text = device.run(&[BENCH, &object, &bundle, subject.measured, "100", "200"])?;
+    let text = device.run(&[
+        BENCH,
+        "all",
+        &object,
+        &bundle,
+        subject.measured,
+        "100",
+        "200",
+    ])?;
     Ok(serde_json::from_str(&text)?)
 }
 
 fn table(measurements: &[Measurement]) -> String {
     let mut text = format!(
-        "{:40} {:>11} {:>13} {:>15} {:>7} {:>9} {:>17}\n",
+        "{:40} {:>13} {:>9} {:>7} {:>9} {:>7} {:>9} {:>24}\n",
         "medians of 100 and 200, in us",
-        "image bytes",
         "BPF_PROG_LOAD",
-        "pre-verified",
+        "native",
+        "faster",
+        "bytecode",
         "faster",
         "signature",
         "kernel memory, kB"
     );
     for measured in measurements {
-        let (stock, load) = (median(&measured.stock_ns), median(&measured.load_ns));
+        let stock = median(&measured.stock.ns);
+        let load = |image: &Option<Image>| image.as_ref().map(|image| median(&image.loads.ns));
+        let time = |image| load(image).map_or("-".into(), |load| format!("{:.1}", micros(load)));
+        let faster = |image| {
+            load(image).map_or("-".into(), |load| {
+                format!("{:.1}x", micros(stock) / micros(load))
+            })
+        };
+        let kilobytes = |image: &Option<Image>| {
+            let peak = image.as_ref().map(|image| image.loads.peak / 1024);
+            peak.map_or("-".into(), |kilobytes| kilobytes.to_string())
+        };
+        let Measurement {
+            native, bytecode, ..
+        } = measured;
         text.push_str(&format!(
-            "{:40} {:>11} {:>13.1} {:>15.1} {:>6.1}x {:>9.1} {:>17}\n",
+            "{:40} {:>13.1} {:>9} {:>7} {:>9} {:>7} {:>9.1} {:>24}\n",
             measured.program,
-            measured.image_bytes,
             micros(stock),
-            micros(load),
-            micros(stock) / micros(load),
+            time(native),
+            faster(native),
+            time(bytecode),
+            faster(bytecode),
             micros(median(&measured.open_ns)),
             format!(
-                "{} / {}",
-                measured.stock_peak / 1024,
-                measured.load_peak / 1024
+                "{} / {} / {}",
+                measured.stock.peak / 1024,
+                kilobytes(native),
+                kilobytes(bytecode)
             ),
         ));
     }
     text.push_str(
-        "signature: checked once a bundle, whatever number of programs it has. Kernel memory: the most that was taken\n\
-         while loading, the kernel's own way / pre-verified; 0 is what fits into the pages that each CPU has at hand.",
+        "native: machine code that was made and proved off the device. bytecode: verified, and compiled by the device.\n\
+         signature: checked once a bundle, whatever number of programs it has. Kernel memory: the most that was taken\n\
+         while loading, the kernel's own way / native / bytecode; 0 is what fits into the pages that each CPU has at hand.",
     );
     text
 }

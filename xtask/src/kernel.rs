@@ -6,13 +6,21 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use preverify_abi::kinds::Architecture;
 use preverify_lab::Lab;
 
+use crate::arch::Arch;
 use crate::paths::{target_dir, workspace};
 use crate::run::run_command;
 
-/// One target for each supported series.
-pub const TARGETS: [&str; 2] = [preverify_lab::TARGET, "debian:6.1-cloud-amd64"];
+/// One target for each supported series and architecture.
+pub const TARGETS: [&str; 5] = [
+    preverify_lab::TARGET,
+    "debian:6.1-cloud-amd64",
+    "debian:6.12-cloud-arm64",
+    "debian:6.1-arm64",
+    "debian:6.1-armmp",
+];
 
 /// The most that the device's module may occupy in a kernel: text and data.
 const MODULE_LIMIT: u64 = 40_000;
@@ -20,6 +28,7 @@ const MODULE_LIMIT: u64 = 40_000;
 /// Builds both modules with all warnings, which are errors here, for the kernel of a laboratory.
 pub fn check(lab: &Lab) -> Result<(), Box<dyn Error>> {
     let release = &lab.target.facts().release;
+    let arch = Arch::from(Architecture(lab.target.facts().fingerprint.arch.get()));
     // The kernel's build writes beside the sources.
     let folder = target_dir().join("kernel").join(release);
     if folder.exists() {
@@ -33,6 +42,8 @@ pub fn check(lab: &Lab) -> Result<(), Box<dyn Error>> {
         .arg(&folder)
         .arg("--jobs=2")
         .arg(kdir)
+        .arg(format!("ARCH={}", arch.in_kernel_builds()))
+        .arg(format!("CROSS_COMPILE={}", arch.tools()))
         .args(["W=1", "C=2", "CF=-D__CHECK_ENDIAN__"]);
     let output = make.output()?;
     let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
@@ -44,7 +55,7 @@ pub fn check(lab: &Lab) -> Result<(), Box<dyn Error>> {
         return Err(format!("the kernel part for {release}:\n{text}").into());
     }
     let module = folder.join("bpf_preverified.ko");
-    let size = size(&module)?;
+    let size = size(arch, &module)?;
     println!(
         "kernel part for {release}: no warning of gcc (W=1) and sparse; the device's module has {} bytes of text and \
          data (limit {MODULE_LIMIT}), and {} of tables that the kernel's build adds",
@@ -111,7 +122,7 @@ struct Size {
     tables: u64,
 }
 
-fn size(module: &Path) -> Result<Size, Box<dyn Error>> {
+fn size(arch: Arch, module: &Path) -> Result<Size, Box<dyn Error>> {
     const OURS: [&str; 4] = [".text", ".rodata", ".data", ".bss"];
     // Dropped once the module is initialised, or never loaded.
     const GONE: [&str; 7] = [
@@ -123,7 +134,7 @@ fn size(module: &Path) -> Result<Size, Box<dyn Error>> {
         ".note",
         ".debug",
     ];
-    let output = Command::new("size")
+    let output = Command::new(format!("{}size", arch.tools()))
         .arg("--format=sysv")
         .arg(module)
         .output()?;

@@ -28,7 +28,7 @@ use crate::arch::Arch;
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 enum Command {
     /// The whole way on three real programs: from objects to what they see on a device in a virtual machine.
-    Demo,
+    Demo(ArchArgs),
     /// Installs the Debian packages that are needed and missing, after saying which and why.
     Setup,
     /// Builds `preverify`, with its agent beside it, and the static `preverify-load`, and says where they are.
@@ -61,8 +61,10 @@ struct ArchArgs {
 
 #[derive(Subcommand)]
 enum Bench {
-    /// Loading a program: the kernel's own way against the pre-verified one.
-    Load,
+    /// Loading a program: the kernel's own way against the pre-verified ones.
+    Load(ArchArgs),
+    /// A board with little memory, and programs that are heavy to verify.
+    Small,
 }
 
 #[derive(Subcommand)]
@@ -75,13 +77,14 @@ enum Corpus {
 
 fn main() -> ExitCode {
     let outcome: Result<(), Box<dyn Error>> = match Command::parse() {
-        Command::Demo => demo::demo(),
+        Command::Demo(args) => demo::demo(args.arch),
         Command::Setup => setup::setup().map_err(Into::into),
         Command::Build => build(),
         Command::Examples(args) => bpf::build_examples(args.arch).map_err(Into::into),
         Command::Corpus(Corpus::Build(args)) => corpus::build(args.arch).map_err(Into::into),
         Command::Corpus(Corpus::Run(args)) => corpus(&args),
-        Command::Bench(Bench::Load) => bench::load(),
+        Command::Bench(Bench::Load(args)) => bench::load(args.arch),
+        Command::Bench(Bench::Small) => bench::small(),
         Command::Test => test::test(),
         Command::Header { check } => header::header(check).map_err(Into::into),
     };
@@ -102,6 +105,6 @@ fn build() -> Result<(), Box<dyn Error>> {
 }
 
 fn corpus(args: &corpus::RunArgs) -> Result<(), Box<dyn Error>> {
-    let lab = artifacts::binaries()?.lab(preverify_lab::signer()?)?;
+    let lab = artifacts::binaries()?.lab(args.target(), preverify_lab::signer()?)?;
     Ok(corpus::run(args, &lab)?)
 }

@@ -6,9 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
-use preverify_lab::{
-    AGENT_VARIABLE, LOADER_VARIABLE, Lab, OBJECTS_VARIABLE, PROBE_VARIABLE, signer,
-};
+use preverify_lab::{AGENT_VARIABLE, LOADER_VARIABLE, OBJECTS_VARIABLE, PROBE_VARIABLE, signer};
 use preverify_target::default_cache;
 
 use crate::arch::Arch;
@@ -67,14 +65,7 @@ pub fn test() -> Result<(), Box<dyn Error>> {
     stage("the kernel part, for each supported kernel");
     kernel::check_style(&corpus::linux_source()?)?;
     for target in kernel::TARGETS {
-        kernel::check(&Lab::with(
-            target,
-            signer()?,
-            binaries.loader.clone(),
-            &mut |stage| {
-                println!("{stage}");
-            },
-        )?)?;
+        kernel::check(&binaries.lab(target, signer()?)?)?;
     }
 
     stage("tests in virtual machines");
@@ -95,10 +86,13 @@ pub fn test() -> Result<(), Box<dyn Error>> {
     )?;
 
     stage("the sample of real objects: verified, proved, loaded, run");
-    corpus::run(&corpus::RunArgs::sample(), &binaries.lab(signer()?)?)?;
+    corpus::run(
+        &corpus::RunArgs::sample(preverify_lab::TARGET),
+        &binaries.lab(preverify_lab::TARGET, signer()?)?,
+    )?;
 
     stage("the demo");
-    demo::demo()?;
+    demo::demo(Arch::X86_64)?;
 
     stage("all passed");
     Ok(())

@@ -8,29 +8,35 @@ use plotters::prelude::{
     RGBColor, SVGBackend, SeriesLabelPosition, WHITE,
 };
 
-use super::Measured;
+use super::load::Measured;
 
 const SIZE: (u32, u32) = (860, 520);
 const STOCK: RGBColor = RGBColor(190, 60, 40);
 const SIGNED: RGBColor = RGBColor(120, 120, 120);
-const LOAD: RGBColor = RGBColor(30, 100, 170);
+const BYTECODE: RGBColor = RGBColor(60, 140, 70);
+const NATIVE: RGBColor = RGBColor(30, 100, 170);
 
 /// Draws those that have a number of paths.
 pub fn write(path: &Path, measured: &[Measured]) -> Result<(), Box<dyn Error>> {
-    let points = |value: fn(&Measured) -> f64| -> Vec<(f64, f64)> {
+    let points = |value: fn(&Measured) -> Option<f64>| -> Vec<(f64, f64)> {
         let series = measured.iter();
         series
-            .filter_map(|one| Some((f64::from(1 << one.path_bits?), value(one))))
+            .filter_map(|one| Some((f64::from(1 << one.path_bits?), value(one)?)))
             .collect()
     };
     let series = [
-        ("BPF_PROG_LOAD", STOCK, points(Measured::stock)),
+        ("BPF_PROG_LOAD", STOCK, points(|one| Some(one.stock()))),
         (
-            "pre-verified, with the signature's check",
+            "pre-verified, native, with the signature's check",
             SIGNED,
             points(Measured::signed),
         ),
-        ("pre-verified", LOAD, points(Measured::load)),
+        (
+            "pre-verified, bytecode",
+            BYTECODE,
+            points(Measured::bytecode),
+        ),
+        ("pre-verified, native", NATIVE, points(Measured::native)),
     ];
     let all = || series.iter().flat_map(|(_, _, points)| points);
     let limits = |of: fn(&(f64, f64)) -> f64| {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use preverify_abi::kinds::ProgramType;
 use preverify_lab::{Device, DeviceError};
-use preverify_pipeline::Verified;
+use preverify_pipeline::{Verified, VerifiedProgram};
 use preverify_protocol::{ProgramRef, TestRunReply, TestRunRequest};
 use serde::Serialize;
 
@@ -59,14 +59,16 @@ impl Comparison {
     }
 }
 
-/// Runs the programs that were verified, wherever they are loaded: `reference` says where.
+/// Runs those `wanted` of the programs that were verified, wherever they are loaded: `reference` says where.
 pub fn runs(
     device: &mut Device,
     verified: &Verified,
+    wanted: impl Fn(&VerifiedProgram) -> bool,
     reference: impl Fn(&str) -> ProgramRef,
 ) -> Result<Vec<Run>, DeviceError> {
     let programs = verified.programs.iter().zip(&verified.loaded.programs);
     programs
+        .filter(|(program, _)| wanted(program))
         .map(|(program, loaded)| {
             let prog_type = ProgramType(program.export.prog_type);
             let mut reply = device.test_run(input(reference(&loaded.function), prog_type))?;

@@ -3,10 +3,38 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 
-use serde::Serialize;
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
 
 use super::Source;
 use super::compare::Comparison;
+
+/// Which images a device loads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Images {
+    /// As devices do by themselves: native images, and bytecode of programs that have no other.
+    Native,
+    /// Bytecode alone.
+    Bytecode,
+}
+
+impl Images {
+    /// All ways.
+    pub const ALL: [Self; 2] = [Self::Native, Self::Bytecode];
+}
+
+impl fmt::Display for Images {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Native => "native",
+            Self::Bytecode => "bytecode",
+        })
+    }
+}
+
+/// A program, and what is to be said of it.
+pub type Remark = (String, String);
 
 /// What became of one object.
 #[derive(Clone, Debug, Serialize)]
@@ -21,20 +49,35 @@ pub struct Row {
     pub rejected: usize,
     /// Programs in the bundle.
     pub carried: usize,
+    /// Programs in the bundle without a native image, and why.
+    pub bytecode_only: Vec<Remark>,
+    /// Programs in the bundle without bytecode, and why.
+    pub native_only: Vec<Remark>,
     /// Accepted programs that are not in the bundle, and why.
-    pub left_out: Vec<(String, String)>,
+    pub left_out: Vec<Remark>,
     /// All images of the bundle were proved.
     pub proved: bool,
     /// Building it again gave the same bytes up to the signature.
     pub same_twice: bool,
     /// Bytes of the bundle.
     pub bundle_bytes: usize,
-    /// The device loaded it.
-    pub loaded: bool,
-    /// What its programs did.
-    pub runs: Comparison,
+    /// What the device loaded, each way.
+    pub loads: BTreeMap<Images, Load>,
     /// Why it went no further.
     pub stopped: Option<String>,
+}
+
+/// A bundle that a device loaded.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Load {
+    /// Programs that were loaded from native images.
+    pub native: usize,
+    /// Programs that were loaded from bytecode.
+    pub bytecode: usize,
+    /// Programs that have no machine code now: the kernel interprets them.
+    pub interpreted: Vec<String>,
+    /// What its programs did.
+    pub runs: Comparison,
 }
 
 impl Row {
@@ -46,12 +89,13 @@ impl Row {
             accepted: 0,
             rejected: 0,
             carried: 0,
+            bytecode_only: Vec::new(),
+            native_only: Vec::new(),
             left_out: Vec::new(),
             proved: false,
             same_twice: false,
             bundle_bytes: 0,
-            loaded: false,
-            runs: Comparison::default(),
+            loads: BTreeMap::new(),
             stopped: None,
         }
     }
@@ -63,90 +107,158 @@ impl Row {
 
     /// Built, proved, the same twice, loaded, and nothing that it does is different.
     pub fn whole_way(&self) -> bool {
-        self.loaded
-            && self.proved
+        let mut loads = self.loads.values();
+        self.proved
             && self.same_twice
-            && self.runs.different.is_empty()
+            && !self.loads.is_empty()
+            && loads.all(|load| load.runs.different.is_empty())
             && self.stopped.is_none()
+    }
+
+    /// Loaded that way.
+    fn loaded(&self, images: Images) -> bool {
+        self.loads.contains_key(&images)
+    }
+
+    /// Programs that were loaded, the best way.
+    fn programs_loaded(&self) -> usize {
+        let counts = self.loads.values().map(|load| load.native + load.bytecode);
+        counts.max().unwrap_or(0)
+    }
+
+    fn sum(&self, images: Images, number: fn(&Load) -> usize) -> usize {
+        self.loads.get(&images).map_or(0, number)
     }
 }
 
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.id)?;
-        if let Some(reason) = &self.stopped {
-            return f.write_str(reason);
+        match &self.stopped {
+            Some(reason) => f.write_str(reason)?,
+            None => write!(f, "{} of {} programs carried", self.carried, self.accepted)?,
         }
-        write!(
-            f,
-            "{} of {} programs carried, {} equal",
-            self.carried, self.accepted, self.runs.equal
-        )?;
-        if !self.same_twice {
+        for (images, load) in &self.loads {
+            write!(f, ", {images} {} equal", load.runs.equal)?;
+        }
+        if self.proved && !self.same_twice && self.stopped.is_none() {
             f.write_str(", ANOTHER BUNDLE THE SECOND TIME")?;
         }
-        for different in &self.runs.different {
-            write!(f, "\n    DIFFERENT {different}")?;
+        for (images, load) in &self.loads {
+            for different in &load.runs.different {
+                write!(f, "\n    DIFFERENT ({images}) {different}")?;
+            }
+            for program in &load.interpreted {
+                write!(f, "\n    interpreted ({images}) {program}")?;
+            }
         }
-        for (program, reason) in &self.left_out {
-            write!(f, "\n    left out {program}: {reason}")?;
+        for (what, remarks) in [
+            ("only bytecode of", &self.bytecode_only),
+            ("only native code of", &self.native_only),
+            ("left out", &self.left_out),
+        ] {
+            for (program, reason) in remarks {
+                write!(f, "\n    {what} {program}: {reason}")?;
+            }
         }
         Ok(())
     }
 }
 
-/// The table: how many objects and programs of each source came how far, and why others did not.
+/// The tables: how many objects and programs of each source came how far, and why others did not.
 pub fn table(rows: &[Row]) -> String {
+    let sources = [
+        ("debian", Some(Source::Debian)),
+        ("selftests", Some(Source::Selftests)),
+        ("all", None),
+    ];
     let mut text = String::from(
-        "                        accepted    built and             the whole |  programs    programs   equal\n\
-         source        objects   by stock      proved     loaded         way |  accepted     carried   TEST_RUN\n",
+        "                        accepted   built and     native   bytecode   the whole\n\
+         objects         number  by stock      proved     loaded     loaded         way\n",
     );
-    for (name, source) in [("debian", Source::Debian), ("selftests", Source::Selftests)] {
-        let rows: Vec<_> = rows.iter().filter(|row| row.source == source).collect();
+    for (name, source) in sources {
+        let rows: Vec<_> = of(rows, source).collect();
         let count = |condition: fn(&Row) -> bool| rows.iter().filter(|row| condition(row)).count();
-        let sum = |number: fn(&Row) -> usize| rows.iter().map(|row| number(row)).sum::<usize>();
         writeln!(
             text,
-            "{name:12} {:>8} {:>10} {:>11} {:>10} {:>11} | {:>9} {:>11} {:>10}",
+            "{name:12} {:>9} {:>9} {:>11} {:>10} {:>10} {:>11}",
             rows.len(),
             count(|row| row.accepted > 0),
             count(|row| row.proved),
-            count(|row| row.loaded),
+            count(|row| row.loaded(Images::Native)),
+            count(|row| row.loaded(Images::Bytecode)),
             count(Row::whole_way),
-            sum(|row| row.accepted),
-            sum(|row| row.carried),
-            sum(|row| row.runs.equal),
         )
         .expect("a String takes everything");
     }
+    text.push_str(
+        "\n              accepted               loaded           native or     equal   by bytecode     equal     inter-\n\
+         programs      by stock   carried     native            bytecode  TEST_RUN         alone  TEST_RUN    preted\n",
+    );
+    for (name, source) in sources {
+        let rows: Vec<_> = of(rows, source).collect();
+        let sum = |number: fn(&Row) -> usize| rows.iter().map(|row| number(row)).sum::<usize>();
+        let accepted = sum(|row| row.accepted);
+        let share = |count: usize| format!("{count} ({})", percent(count, accepted));
+        writeln!(
+            text,
+            "{name:12} {accepted:>9} {:>9} {:>15} {:>15} {:>9} {:>13} {:>9} {:>9}",
+            sum(|row| row.carried),
+            share(sum(|row| row.sum(Images::Native, |load| load.native))),
+            share(sum(Row::programs_loaded)),
+            sum(|row| row.sum(Images::Native, |load| load.runs.equal)),
+            sum(|row| row.sum(Images::Bytecode, |load| load.bytecode)),
+            sum(|row| row.sum(Images::Bytecode, |load| load.runs.equal)),
+            sum(|row| row.sum(Images::Bytecode, |load| load.interpreted.len())),
+        )
+        .expect("a String takes everything");
+    }
+    text.push_str("\nrefused, stopped or remarkable, by reason:\n");
+    for (reason, count) in reasons(rows) {
+        writeln!(text, "{count:>6}  {reason}").expect("a String takes everything");
+    }
+    text
+}
+
+fn of(rows: &[Row], source: Option<Source>) -> impl Iterator<Item = &Row> {
+    rows.iter()
+        .filter(move |row| source.is_none_or(|source| row.source == source))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "percents to show")]
+fn percent(count: usize, of: usize) -> String {
+    match of {
+        0 => "-".into(),
+        of => format!("{:.1}%", 100.0 * count as f64 / of as f64),
+    }
+}
+
+/// What keeps objects and programs from more, with its number, the most frequent first.
+fn reasons(rows: &[Row]) -> Vec<(String, usize)> {
     let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
+    let mut count = |reason: String| *reasons.entry(reason).or_default() += 1;
     for row in rows {
-        let stopped = row.stopped.iter().map(|reason| kind(reason));
-        let left_out = row
-            .left_out
-            .iter()
-            .map(|(_, reason)| format!("program left out: {}", kind(reason)));
-        for reason in stopped.chain(left_out) {
-            *reasons.entry(reason).or_default() += 1;
+        row.stopped.iter().for_each(|reason| count(kind(reason)));
+        for (what, remarks) in [
+            ("program left out", &row.left_out),
+            ("program only as bytecode", &row.bytecode_only),
+            ("program only as native code", &row.native_only),
+        ] {
+            remarks
+                .iter()
+                .for_each(|(_, reason)| count(format!("{what}: {}", kind(reason))));
         }
-        if !row.runs.different.is_empty() {
-            *reasons
-                .entry("another outcome of TEST_RUN".into())
-                .or_default() += 1;
+        for (images, load) in &row.loads {
+            let different = load.runs.different.iter();
+            different.for_each(|_| count(format!("another outcome of TEST_RUN: {images}")));
         }
-        if row.proved && !row.same_twice {
-            *reasons
-                .entry("another bundle the second time".into())
-                .or_default() += 1;
+        if row.proved && !row.same_twice && row.stopped.is_none() {
+            count("another bundle the second time".into());
         }
     }
     let mut reasons: Vec<_> = reasons.into_iter().collect();
     reasons.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-    text.push_str("\nrefused or stopped, by reason:\n");
-    for (reason, count) in reasons {
-        writeln!(text, "{count:>6}  {reason}").expect("a String takes everything");
-    }
-    text
+    reasons
 }
 
 /// A reason without what is particular to one object: quoted names and numbers.
@@ -188,16 +300,39 @@ mod tests {
     }
 
     #[test]
-    fn the_table_counts_by_source() {
+    fn the_tables_count_by_source_and_image() {
         let mut row = Row::new("a", Source::Debian);
-        row.accepted = 3;
+        row.accepted = 4;
+        row.carried = 3;
+        let (native, bytecode) = (2, 1);
+        let load = Load {
+            native,
+            bytecode,
+            ..Load::default()
+        };
+        row.loads.insert(Images::Native, load);
         let other = Row::new("b", Source::Selftests);
         let text = table(&[row, other]);
-        let debian = text
+        let lines: Vec<Vec<_>> = text
             .lines()
-            .find(|line| line.starts_with("debian"))
-            .unwrap();
-        assert_eq!(debian.split_whitespace().nth(1), Some("1"), "{text}");
-        assert_eq!(debian.split_whitespace().nth(2), Some("1"), "{text}");
+            .filter(|line| line.starts_with("debian"))
+            .map(|line| line.split_whitespace().collect())
+            .collect();
+        assert_eq!(lines[0], ["debian", "1", "1", "0", "1", "0", "0"], "{text}");
+        assert_eq!(lines[1][1..7], ["4", "3", "2", "(50.0%)", "3", "(75.0%)"]);
+    }
+
+    #[test]
+    fn the_whole_way_has_no_differences() {
+        let mut row = Row::new("a", Source::Debian);
+        (row.proved, row.same_twice) = (true, true);
+        assert!(!row.whole_way(), "nothing was loaded");
+        row.loads.insert(Images::Native, Load::default());
+        assert!(row.whole_way());
+        let mut load = Load::default();
+        load.runs.different.push("f: 1 instead of 2".into());
+        row.loads.insert(Images::Bytecode, load);
+        assert!(!row.whole_way());
+        assert!(row.to_string().contains("DIFFERENT (bytecode) f"), "{row}");
     }
 }

@@ -5,16 +5,18 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use preverify_abi::kinds::Architecture;
 use preverify_bundle::Bundle;
 use preverify_lab::{Device, DeviceError, LOADER, Lab, LabError, pinned};
 use preverify_pipeline::inputs::{self, InputsError};
-use preverify_pipeline::{BuildError, Object, Verified, Verifier};
+use preverify_pipeline::{BuildError, ImageKind, Object, Verified, VerifiedProgram, Verifier};
 use preverify_protocol::{Inputs, LoadReply, LoadRequest, ProgramRef, Rejection, Stage};
 use preverify_target::DeviceOptions;
+use serde::Deserialize;
 
 use super::compare::{self, Comparison};
 use super::expectations::Verdict;
-use super::report::{self, Row};
+use super::report::{self, Images, Load, Row};
 use super::{CorpusError, CorpusObject, objects};
 use crate::arch::Arch;
 use crate::paths::{target_dir, workspace};
@@ -37,14 +39,34 @@ pub struct Args {
     /// Only the fixed sample that `cargo xtask test` takes
     #[arg(long)]
     sample: bool,
+    /// The kernel, as in `debian:6.1-arm64`; its architecture's objects are taken
+    #[arg(long, default_value = preverify_lab::TARGET)]
+    target: String,
+    /// What devices load; both, one after the other, if not given
+    #[arg(long, value_enum)]
+    image: Option<Images>,
 }
 
 impl Args {
-    /// The fixed sample.
-    pub fn sample() -> Self {
+    /// The fixed sample, for a target.
+    pub fn sample(target: &str) -> Self {
         Self {
             filter: Vec::new(),
             sample: true,
+            target: target.into(),
+            image: None,
+        }
+    }
+
+    /// The kernel.
+    pub fn target(&self) -> &str {
+        &self.target
+    }
+
+    fn images(&self) -> &[Images] {
+        match &self.image {
+            Some(images) => std::slice::from_ref(images),
+            None => &Images::ALL,
         }
     }
 }
@@ -77,8 +99,9 @@ pub enum RunCorpusError {
 
 /// Runs objects and prints what became of them.
 pub fn run(args: &Args, lab: &Lab) -> Result<(), RunCorpusError> {
-    let chosen = chosen(args)?;
-    let mut machines = Machines::new(lab);
+    let arch = lab.target.facts().fingerprint.arch.get();
+    let chosen = chosen(args, Architecture(arch).into())?;
+    let mut machines = Machines::new(lab, args.images());
     let start = Instant::now();
     let mut rows = Vec::with_capacity(chosen.len());
     for (index, object) in chosen.iter().enumerate() {
@@ -93,7 +116,7 @@ pub fn run(args: &Args, lab: &Lab) -> Result<(), RunCorpusError> {
         rows.push(row);
     }
     machines.finish()?;
-    let results = target_dir().join("corpus.json");
+    let results = target_dir().join(format!("corpus-{}.json", lab.target.name()));
     let text = serde_json::to_vec_pretty(&rows).expect("rows have only strings as keys");
     fs::write(&results, text).map_err(|cause| RunCorpusError::File {
         path: results.clone(),
@@ -111,8 +134,8 @@ pub fn run(args: &Args, lab: &Lab) -> Result<(), RunCorpusError> {
     }
 }
 
-fn chosen(args: &Args) -> Result<Vec<CorpusObject>, RunCorpusError> {
-    let mut all = objects(Arch::X86_64)?;
+fn chosen(args: &Args, arch: Arch) -> Result<Vec<CorpusObject>, RunCorpusError> {
+    let mut all = objects(arch)?;
     if args.sample {
         let sample = sample();
         if let Some(missing) = sample
@@ -144,15 +167,17 @@ fn sample() -> Vec<&'static str> {
 /// The machines that objects go through.
 struct Machines<'a> {
     lab: &'a Lab,
+    images: &'a [Images],
     verifier: Option<Verifier<'a>>,
     device: Option<Device>,
     served: usize,
 }
 
 impl<'a> Machines<'a> {
-    fn new(lab: &'a Lab) -> Self {
+    fn new(lab: &'a Lab, images: &'a [Images]) -> Self {
         Self {
             lab,
+            images,
             verifier: None,
             device: None,
             served: 0,
@@ -179,6 +204,9 @@ impl<'a> Machines<'a> {
                 self.device = None;
                 row.stopped(format!("device: {error}"));
             }
+            Err(Failure::Listing { listed, cause }) => {
+                row.stopped(format!("the loader's list: {cause}: {listed}"));
+            }
             Err(Failure::Verifier(error)) => {
                 self.verifier = None;
                 row.stopped(format!("verifier VM: {error}"));
@@ -194,6 +222,13 @@ impl<'a> Machines<'a> {
         let bundle = self.lab.bundle(&verified).map_err(Failure::of)?;
         row.proved = true;
         row.carried = verified.programs.len();
+        for note in &verified.notes {
+            let remarks = match note.image {
+                ImageKind::Native => &mut row.bytecode_only,
+                ImageKind::Bytecode => &mut row.native_only,
+            };
+            remarks.push((note.program.clone(), note.problem.to_string()));
+        }
         row.bundle_bytes = bundle.to_bytes().len();
         self.verify_again(object, &bundle, row)?;
         self.compare(object, &bundle, &verified, row)
@@ -276,21 +311,21 @@ impl<'a> Machines<'a> {
         verified: &Verified,
         row: &mut Row,
     ) -> Result<(), Failure> {
+        let images = self.images;
         let device = self.device()?;
         device.put(BUNDLE, 0o644, bundle.to_bytes())?;
         let first = stock_runs(device, object, verified)?;
-        let loaded = device.try_run(&[LOADER, "load", BUNDLE, "--pin", PINS])?;
-        if loaded.status != 0 {
-            let reason = String::from_utf8_lossy(&loaded.stderr).trim().to_owned();
-            return Err(Failure::Object(format!("load: {reason}")));
+        let mut ours = Vec::new();
+        for &images in images {
+            let (load, runs) = load(device, verified, images)?;
+            row.loads.insert(images, load);
+            ours.push((images, runs));
         }
-        row.loaded = true;
-        let ours = compare::runs(device, verified, |function| {
-            pinned(&format!("{PINS}/{function}"))
-        });
-        device.run(&[LOADER, "unload", PINS])?;
         let second = stock_runs(device, object, verified)?;
-        row.runs = Comparison::of(&first, &ours?, &second);
+        for (images, runs) in ours {
+            let load = row.loads.entry(images).or_default();
+            load.runs = Comparison::of(&first, &runs, &second);
+        }
         device.healthy_log()?;
         Ok(())
     }
@@ -330,6 +365,11 @@ enum Failure {
     Object(String),
     /// A device failed, and must be replaced.
     Device(DeviceError),
+    /// The loader did not list what it says it does.
+    Listing {
+        listed: String,
+        cause: serde_json::Error,
+    },
     /// A verifier VM failed, and must be replaced.
     Verifier(BuildError),
     /// Nothing can go on.
@@ -354,6 +394,76 @@ impl From<DeviceError> for Failure {
     }
 }
 
+/// Loads the bundle one way, runs its programs, and unloads it.
+fn load(
+    device: &mut Device,
+    verified: &Verified,
+    images: Images,
+) -> Result<(Load, Vec<compare::Run>), Failure> {
+    let mut command = vec![LOADER, "load", BUNDLE, "--pin", PINS];
+    let bytecode = images == Images::Bytecode;
+    if bytecode {
+        command.extend(["--image", "bytecode"]);
+    }
+    let able = |program: &VerifiedProgram| !bytecode || program.bytecode.is_some();
+    if !verified.programs.iter().all(able) {
+        for (program, loaded) in verified.programs.iter().zip(&verified.loaded.programs) {
+            if able(program) {
+                command.extend(["--program", &loaded.function]);
+            }
+        }
+    }
+    let loaded = device.try_run(&command)?;
+    if loaded.status != 0 {
+        let reason = String::from_utf8_lossy(&loaded.stderr).trim().to_owned();
+        return Err(Failure::Object(format!("load, {images}: {reason}")));
+    }
+    let listed = device.run(&[LOADER, "list", PINS, "--json"])?;
+    let load = counted(&listed).map_err(|cause| Failure::Listing { listed, cause })?;
+    let runs = compare::runs(device, verified, able, |function| {
+        pinned(&format!("{PINS}/{function}"))
+    });
+    device.run(&[LOADER, "unload", PINS])?;
+    Ok((load, runs?))
+}
+
+/// One of what the loader lists.
+#[derive(Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+enum Listed {
+    Program {
+        path: String,
+        jited_size: u32,
+        image: Images,
+    },
+    #[serde(other)]
+    Other,
+}
+
+/// What programs were loaded from, as the device says.
+fn counted(listed: &str) -> serde_json::Result<Load> {
+    let mut load = Load::default();
+    for one in serde_json::from_str::<Vec<Listed>>(listed)? {
+        let Listed::Program {
+            path,
+            jited_size,
+            image,
+        } = one
+        else {
+            continue;
+        };
+        match image {
+            Images::Native => load.native += 1,
+            Images::Bytecode => load.bytecode += 1,
+        }
+        if jited_size == 0 {
+            let function = path.trim_start_matches(PINS).trim_start_matches('/');
+            load.interpreted.push(function.into());
+        }
+    }
+    Ok(load)
+}
+
 fn stock_runs(
     device: &mut Device,
     object: &Object,
@@ -369,10 +479,15 @@ fn stock_runs(
         }
     };
     let handle = loaded.handle;
-    let runs = compare::runs(device, verified, |function| ProgramRef::Loaded {
-        handle,
-        function: function.to_owned(),
-    });
+    let runs = compare::runs(
+        device,
+        verified,
+        |_| true,
+        |function| ProgramRef::Loaded {
+            handle,
+            function: function.to_owned(),
+        },
+    );
     device.unload_stock(handle)?;
     Ok(runs?)
 }
@@ -439,4 +554,22 @@ fn last_words(rejection: &Rejection) -> String {
 
 fn first_line(error: &impl ToString) -> String {
     error.to_string().lines().next().unwrap_or("").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_counted_by_what_they_were_loaded_from() {
+        let load = counted(
+            r#"[{"path":"/sys/fs/bpf/object/maps/m","kind":"map","id":1},
+                {"path":"/sys/fs/bpf/object/f","kind":"program","jited_size":9,"image":"native"},
+                {"path":"/sys/fs/bpf/object/g","kind":"program","jited_size":0,"image":"bytecode"}]"#,
+        )
+        .expect("a list");
+        assert_eq!((load.native, load.bytecode), (1, 1));
+        assert_eq!(load.interpreted, ["g"]);
+        assert!(counted("no list").is_err());
+    }
 }

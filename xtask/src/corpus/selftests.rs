@@ -96,33 +96,38 @@ pub(super) fn compile(corpus: &Corpus, packages: &Packages) -> Result<Selftests,
     Ok(selftests)
 }
 
-/// Where the parts of the kernel's source are that selftests need.
-pub(super) fn linux_source(apt: &Apt, corpus: &Corpus) -> Result<PathBuf, CorpusError> {
-    let packages = Packages::download(apt, corpus)?;
-    Ok(Linux::at(corpus, &packages).source)
+/// The parts of a kernel's source that selftests need, unpacked.
+pub(super) fn linux_source(corpus: &Corpus, source: &Deb) -> Result<PathBuf, CorpusError> {
+    let unpacked = source_folder(corpus, source);
+    unpack_source(source, &unpacked)?;
+    Ok(unpacked)
+}
+
+/// Downloads the kernel's source.
+pub(super) fn source(apt: &Apt, corpus: &Corpus) -> Result<Deb, CorpusError> {
+    let debs = apt.download(&[SOURCE_PACKAGE], &corpus.debs())?;
+    Ok(debs.into_iter().next().expect("one file for each package"))
+}
+
+/// Downloads the headers of the kernel whose types the selftests are compiled for: the package has its BTF.
+pub(super) fn headers(apt: &Apt, corpus: &Corpus) -> Result<Option<Deb>, CorpusError> {
+    let Some(meta) = corpus.arch.headers_with_btf() else {
+        return Ok(None);
+    };
+    let name = apt.meant_by(&apt.package(meta))?;
+    let debs = apt.download(&[&name], &corpus.debs())?;
+    Ok(debs.into_iter().next())
 }
 
 /// What selftests are made from.
 pub(super) struct Packages {
-    source: Deb,
-    /// The headers of the kernel whose types the selftests are compiled for: the package has its BTF.
-    headers: Option<Deb>,
+    /// [`source()`].
+    pub(super) source: Deb,
+    /// [`headers()`].
+    pub(super) headers: Option<Deb>,
 }
 
 impl Packages {
-    pub(super) fn download(apt: &Apt, corpus: &Corpus) -> Result<Self, CorpusError> {
-        let mut names = vec![SOURCE_PACKAGE.to_owned()];
-        if let Some(meta) = corpus.arch.headers_with_btf() {
-            names.push(apt.meant_by(&apt.package(meta))?);
-        }
-        let names: Vec<_> = names.iter().map(String::as_str).collect();
-        let mut debs = apt.download(&names, &corpus.debs())?.into_iter();
-        Ok(Self {
-            source: debs.next().expect("one file for each package"),
-            headers: debs.next(),
-        })
-    }
-
     fn stems(&self) -> impl Iterator<Item = &str> {
         let debs = [Some(&self.source), self.headers.as_ref()];
         debs.into_iter().flatten().map(|deb| deb.stem.as_str())
@@ -206,7 +211,7 @@ impl Linux {
         let folder = corpus.shared.join("linux");
         let generated = |deb: &Deb| folder.join(format!("{}.generated", deb.stem));
         Self {
-            source: folder.join(&packages.source.stem),
+            source: source_folder(corpus, &packages.source),
             bpftool: generated(&packages.source).join("bpftool"),
             types: packages.headers.as_ref().map(generated),
         }
@@ -214,48 +219,13 @@ impl Linux {
 
     fn prepare(corpus: &Corpus, packages: &Packages) -> Result<Self, CorpusError> {
         let linux = Self::at(corpus, packages);
-        linux.unpack_source(&packages.source)?;
+        unpack_source(&packages.source, &linux.source)?;
         linux.make_bpftool()?;
         if let (Some(headers), Some(types)) = (&packages.headers, &linux.types) {
             let contents = debian::unpack(headers, &corpus.unpacked())?;
             linux.write_vmlinux_h(headers, &contents, types)?;
         }
         Ok(linux)
-    }
-
-    /// Unpacks the source's tar file, which is inside the package.
-    fn unpack_source(&self, deb: &Deb) -> Result<(), CorpusError> {
-        if self.source.exists() {
-            return Ok(());
-        }
-        println!("unpacking {}", deb.stem);
-        let partial = self.source.with_extension("partial");
-        remove_folder(&partial)?;
-        create_folder(&partial)?;
-        let member = format!("./usr/src/{SOURCE_PACKAGE}.tar.xz");
-        let mut package = start(
-            Command::new("dpkg-deb")
-                .arg("--fsys-tarfile")
-                .arg(&deb.path)
-                .stdout(Stdio::piped()),
-        )?;
-        let mut member = start(
-            Command::new("tar")
-                .args(["--extract", "--to-stdout", &member])
-                .stdin(piped(&mut package))
-                .stdout(Stdio::piped()),
-        )?;
-        let mut parts = start(
-            Command::new("tar")
-                .args(["--extract", "--xz", "--strip-components=1", "--directory"])
-                .arg(&partial)
-                .args(SOURCE_PARTS.map(|part| format!("{SOURCE_PACKAGE}/{part}")))
-                .stdin(piped(&mut member)),
-        )?;
-        finish("tar", &mut parts)?;
-        finish("tar", &mut member)?;
-        finish("dpkg-deb", &mut package)?;
-        fs::rename(&partial, &self.source).map_err(at(&self.source))
     }
 
     /// Builds the small bpftool that the kernel's build uses, and libbpf's headers with it.
@@ -336,6 +306,45 @@ impl Linux {
     fn program(&self) -> PathBuf {
         self.bpftool.join("bootstrap/bpftool")
     }
+}
+
+fn source_folder(corpus: &Corpus, source: &Deb) -> PathBuf {
+    corpus.shared.join("linux").join(&source.stem)
+}
+
+/// Unpacks the source's tar file, which is inside the package.
+fn unpack_source(deb: &Deb, folder: &Path) -> Result<(), CorpusError> {
+    if folder.exists() {
+        return Ok(());
+    }
+    println!("unpacking {}", deb.stem);
+    let partial = folder.with_extension("partial");
+    remove_folder(&partial)?;
+    create_folder(&partial)?;
+    let member = format!("./usr/src/{SOURCE_PACKAGE}.tar.xz");
+    let mut package = start(
+        Command::new("dpkg-deb")
+            .arg("--fsys-tarfile")
+            .arg(&deb.path)
+            .stdout(Stdio::piped()),
+    )?;
+    let mut member = start(
+        Command::new("tar")
+            .args(["--extract", "--to-stdout", &member])
+            .stdin(piped(&mut package))
+            .stdout(Stdio::piped()),
+    )?;
+    let mut parts = start(
+        Command::new("tar")
+            .args(["--extract", "--xz", "--strip-components=1", "--directory"])
+            .arg(&partial)
+            .args(SOURCE_PARTS.map(|part| format!("{SOURCE_PACKAGE}/{part}")))
+            .stdin(piped(&mut member)),
+    )?;
+    finish("tar", &mut parts)?;
+    finish("tar", &mut member)?;
+    finish("dpkg-deb", &mut package)?;
+    fs::rename(&partial, folder).map_err(at(folder))
 }
 
 fn start(command: &mut Command) -> Result<Child, CorpusError> {
