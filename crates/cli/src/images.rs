@@ -1,20 +1,35 @@
 //! The images of a bundle, held against its manifest.
 
 use preverify_abi::NONE;
+use preverify_abi::kinds::Architecture;
 use preverify_bundle::{Bundle, Program, SectionId, Target};
-use preverify_image::image::{Image, ImageError, Target as Meant};
+use preverify_image::image::{Image, ImageError, Machine, Target as Meant};
+use preverify_pipeline::ImageKind;
+
+/// The sections of a program's images, with their kinds.
+pub fn of(program: &Program) -> impl Iterator<Item = (ImageKind, preverify_bundle::Image)> {
+    let images = [
+        (ImageKind::Native, program.native),
+        (ImageKind::Bytecode, program.bytecode),
+    ];
+    images
+        .into_iter()
+        .filter_map(|(kind, sections)| Some((kind, sections?)))
+}
 
 /// Reads an image of a program and checks what only the manifest knows.
 pub fn parse(
     bundle: &Bundle,
     target: &Target,
     program: &Program,
+    kind: ImageKind,
     sections: preverify_bundle::Image,
 ) -> Result<Image, ImageProblem> {
-    let problem = |kind| ImageProblem {
+    let problem = |problem| ImageProblem {
         program: program.function.clone(),
+        kind,
         section: sections.image,
-        source: Box::new(kind),
+        source: Box::new(problem),
     };
     let symbols = sections
         .symbols
@@ -23,17 +38,28 @@ pub fn parse(
     let image = bundle.section(sections.image).unwrap_or_default();
     let image = Image::parse(image, symbols)
         .map_err(ProblemKind::Malformed)
-        .and_then(|image| check(&image, target, program).map(|()| image));
+        .and_then(|image| check(&image, kind, target, program).map(|()| image));
     image.map_err(problem)
 }
 
-fn check(image: &Image, target: &Target, program: &Program) -> Result<(), ProblemKind> {
-    let expected = target.fingerprint.arch.get();
-    if image.machine.number() != expected {
-        return Err(ProblemKind::Machine {
-            expected,
-            found: image.machine.number(),
-        });
+fn check(
+    image: &Image,
+    kind: ImageKind,
+    target: &Target,
+    program: &Program,
+) -> Result<(), ProblemKind> {
+    let arch = target.fingerprint.arch.get();
+    let found = image.machine;
+    match (kind, found) {
+        (ImageKind::Native, Machine::Bpf) => return Err(ProblemKind::NotNative),
+        (ImageKind::Native, _) if found.number() != arch => {
+            return Err(ProblemKind::Machine {
+                expected: Architecture(arch),
+                found: Architecture(found.number()),
+            });
+        }
+        (ImageKind::Bytecode, Machine::Bpf) | (ImageKind::Native, _) => {}
+        (ImageKind::Bytecode, _) => return Err(ProblemKind::NotBytecode),
     }
     let relocations = image.functions.iter().flat_map(|function| &function.relocs);
     let relocated = relocations.filter_map(|reloc| match reloc.target {
@@ -56,9 +82,10 @@ fn check(image: &Image, target: &Target, program: &Program) -> Result<(), Proble
 
 /// What is wrong with a program's image.
 #[derive(Debug, thiserror::Error)]
-#[error("the image of program {program} (section {section}) does not hold")]
+#[error("the {kind} of program {program} (section {section}) does not hold")]
 pub struct ImageProblem {
     program: String,
+    kind: ImageKind,
     section: SectionId,
     // Its causes are long; results that are fine stay small.
     source: Box<ProblemKind>,
@@ -70,8 +97,15 @@ enum ProblemKind {
     Malformed(ImageError),
     #[error("it comes without its symbols")]
     NoSymbols,
-    #[error("expected code for ELF machine {expected}, as the target, found code for {found}")]
-    Machine { expected: u32, found: u32 },
+    #[error("expected machine code, found an image of bytecode")]
+    NotNative,
+    #[error("expected an image of bytecode, found one of machine code")]
+    NotBytecode,
+    #[error("expected code for {expected}, as the target, found code for {found}")]
+    Machine {
+        expected: Architecture,
+        found: Architecture,
+    },
     #[error("it refers to map {map}, but the program has {count}")]
     Map { map: u32, count: usize },
 }

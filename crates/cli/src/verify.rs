@@ -89,8 +89,8 @@ fn check_images(bundle: &Bundle) -> Result<usize, ImageProblem> {
     let mut count = 0;
     for target in &bundle.manifest().targets {
         for program in &target.programs {
-            for image in [program.native, program.bytecode].into_iter().flatten() {
-                images::parse(bundle, target, program, image)?;
+            for (kind, sections) in images::of(program) {
+                images::parse(bundle, target, program, kind, sections)?;
                 count += 1;
             }
         }

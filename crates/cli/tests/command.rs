@@ -79,7 +79,7 @@ fn bundles_are_verified() {
     let verified = folder.run(&["verify", &bundle, "--trust", &certificate]);
     assert!(verified.contains("signed by CN=signer"), "{verified}");
     assert!(
-        verified.contains("5 sections, 2 images: sound"),
+        verified.contains("6 sections, 4 images: sound"),
         "{verified}"
     );
     folder.run(&[
@@ -118,7 +118,7 @@ fn images_are_checked_behind_the_signature() {
     let refusal = |change: fn(&mut Image)| {
         let mut image = some_image();
         change(&mut image);
-        let mut bundle = bundle_of(&image);
+        let mut bundle = bundle_of(&image, &some_bytecode());
         bundle.sign(&signer).unwrap();
         let path = folder.write_bundle("some.pvb", &bundle);
         folder.fail(&["verify", &path, "--trust", &certificate])
@@ -137,6 +137,62 @@ fn images_are_checked_behind_the_signature() {
     assert!(refused.contains("refers to map 9"), "{refused}");
     let refused = refusal(|image| image.functions[0].code[6] = 1);
     assert!(refused.contains("is not zero"), "{refused}");
+    let refused = refusal(|image| image.machine = Machine::Arm64);
+    assert!(
+        refused.contains("the machine code of program count"),
+        "{refused}"
+    );
+    let refused = refusal(|image| *image = some_bytecode());
+    assert!(
+        refused.contains("expected machine code, found an image of bytecode"),
+        "{refused}"
+    );
+}
+
+/// Bytecode is checked as machine code is, and held against what bytecode can have.
+#[test]
+fn bytecode_is_checked_behind_the_signature() {
+    let folder = Folder::new();
+    let (signer, certificate) = folder.signer("signer");
+    let refusal = |change: fn(&mut Image)| {
+        let mut image = some_bytecode();
+        change(&mut image);
+        let mut bundle = bundle_of(&some_image(), &image);
+        bundle.sign(&signer).unwrap();
+        let path = folder.write_bundle("some.pvb", &bundle);
+        folder.fail(&["verify", &path, "--trust", &certificate])
+    };
+    type Change = fn(&mut Image);
+    let changes: [(&str, Change); 7] = [
+        ("refers to map 7", |image| {
+            image.functions[0].relocs[0].target = Meant::Map(7);
+        }),
+        ("is not zero", |image| image.functions[0].code[4] = 1),
+        ("half a wide load", |image| image.functions[0].code[8] = 1),
+        ("function that the program does not have", |image| {
+            image.functions[0].code[34] = 9;
+        }),
+        ("address of one of the program's functions", |image| {
+            image.functions[0].code[36] = 9;
+        }),
+        ("does not lie within function 0", |image| {
+            image.pokes[0].target = 8.into();
+        }),
+        (
+            "expected an image of bytecode, found one of machine code",
+            |image| {
+                *image = some_image();
+            },
+        ),
+    ];
+    for (what, change) in changes {
+        let refused = refusal(change);
+        assert!(refused.contains(what), "{what}: {refused}");
+        assert!(
+            refused.contains("the bytecode of program count"),
+            "{refused}"
+        );
+    }
 }
 
 #[test]
@@ -155,16 +211,19 @@ fn a_bundle_is_shown() {
         "maps            counters, jumps",
         "flags           sleepable",
         "verification    1234 instructions, at most 56 states at a time",
-        "native          46 bytes of code in 2 functions",
+        "machine code    46 bytes in 2 functions",
         "3 relocations: bpf_ktime_get_ns, map \"counters\" (2)",
         "1 instruction whose faults are handled",
         "tail call of jumps[3]",
-        "proof           46 bytes, with the 3 addresses of another boot, equal",
+        "bytecode        72 bytes in 2 functions",
+        "2 relocations: bpf_ktime_get_ns, map \"counters\"",
+        "proof           46 bytes of machine code, with the 3 addresses of another boot, equal",
+        "proof           72 bytes of bytecode, with the 2 addresses of another boot, equal",
         "counters: percpu_array, 16 entries of 4 + 24 bytes",
         "in a value      bpf_timer at 8",
         "use             constants: frozen",
         "jumps[3] = program count",
-        "shared by   target 0, program count; target 1, program count",
+        "shared by   target 0, machine code of program count; target 1, machine code of program count",
     ] {
         assert!(shown.contains(expected), "{expected:?} in\n{shown}");
     }
@@ -231,6 +290,15 @@ fn json_has_everything() {
     assert_eq!(native["relocations"][1]["target"], "bpf_ktime_get_ns");
     assert_eq!(native["relocations"][1]["form"], "rel32");
     assert_eq!(native["tail_calls"][0]["key"], 3);
+    assert_eq!(native["tail_calls"][0]["offset"], 0x25);
+    let bytecode = &program["bytecode"];
+    assert_eq!(bytecode["relocations"][0]["form"], "bpf_imm64");
+    assert_eq!(
+        bytecode["relocations"][0]["instruction"],
+        "r1 = map \"counters\""
+    );
+    assert_eq!(bytecode["relocations"][1]["form"], "bpf_call");
+    assert_eq!(bytecode["tail_calls"][0]["offset"], Value::Null);
     assert_eq!(target["maps"][0]["fields"][0]["kind"], "bpf_timer");
     assert_eq!(target["slots"][0]["program"], "count");
     let section = native["section"].as_u64().unwrap();
@@ -246,7 +314,7 @@ fn code_is_disassembled() {
     let (bundle, _) = folder.signed_bundle();
     let all = folder.run(&["inspect", &bundle, "--disassemble"]);
     for expected in [
-        "count for 6.12.0-test: 2 functions",
+        "count for 6.12.0-test: machine code, 2 functions",
         "function 1, 2 bytes, tag 0000000000000000",
         "     0  f3 0f 1e fa                    endbr64",
         "     e  e8 00 00 00 00                 call bpf_ktime_get_ns",
@@ -260,6 +328,22 @@ fn code_is_disassembled() {
         folder.run(&["inspect", &bundle, "--disassemble=count"]),
         all
     );
+    assert_eq!(
+        folder.run(&["inspect", &bundle, "--disassemble", "--image", "native"]),
+        all
+    );
+    let bytecode = folder.run(&["inspect", &bundle, "--disassemble", "--image=bytecode"]);
+    for expected in [
+        "count for 6.12.0-test: bytecode, 2 functions",
+        "     0  18 11 00 00 00 00 00 00 00 ..  r1 = map \"counters\"",
+        "     2  85 00 00 00 00 00 00 00        call bpf_ktime_get_ns",
+        "     3  39 12 08 00 00 00 00 00        r2 = *(u64 *)(r1 +8)  ; faults are handled",
+        "     4  85 10 01 00 00 00 00 00        call function 1",
+        "call bpf_tail_call, map \"jumps\"[3]",
+        "goto pc-2",
+    ] {
+        assert!(bytecode.contains(expected), "{expected:?} in\n{bytecode}");
+    }
     let refused = folder.fail(&["inspect", &bundle, "--disassemble=other"]);
     assert!(
         refused.contains("expected one of the programs count, found \"other\""),
@@ -297,22 +381,28 @@ fn help_has_examples_and_wrong_usage_another_exit_code() {
 }
 
 fn some_bundle() -> Bundle {
-    bundle_of(&some_image())
+    bundle_of(&some_image(), &some_bytecode())
 }
 
 /// A bundle for two targets with the same code.
-fn bundle_of(image: &Image) -> Bundle {
+fn bundle_of(native: &Image, bytecode: &Image) -> Bundle {
     let mut builder = Builder::new();
     for release in ["6.12.0-test", "6.12.1-test"] {
-        let target = target(&mut builder, release, image);
+        let target = target(&mut builder, release, native, bytecode);
         builder.target(target);
     }
     builder.finish().unwrap()
 }
 
-fn target(builder: &mut Builder, release: &str, image: &Image) -> Target {
+fn target(builder: &mut Builder, release: &str, native: &Image, bytecode: &Image) -> Target {
     let mut section = |kind, bytes| builder.section(kind, bytes).unwrap();
-    let sections = image.to_sections().unwrap();
+    let [native, bytecode] = [native, bytecode].map(|image| {
+        let sections = image.to_sections().unwrap();
+        preverify_bundle::Image {
+            image: section(SectionKind::Image, sections.image),
+            symbols: Some(section(SectionKind::Symbols, sections.symbols)),
+        }
+    });
     let evidence = serde_json::json!({
         "object": "count.bpf.o",
         "object_sha256": "00".repeat(32),
@@ -331,7 +421,8 @@ fn target(builder: &mut Builder, release: &str, image: &Image) -> Target {
             "peak_states": 56,
             "max_states_per_insn": 3,
             "mark_read": 7,
-            "proof": { "code_bytes": 46, "relocations": 3 },
+            "native": { "code_bytes": 46, "relocations": 3 },
+            "bytecode": { "code_bytes": 72, "relocations": 2 },
         }],
     });
     Target {
@@ -351,10 +442,8 @@ fn target(builder: &mut Builder, release: &str, image: &Image) -> Target {
             function: "count".to_owned(),
             elf_section: "xdp\u{1b}[2J".to_owned(),
             maps: vec![0, 1],
-            native: Some(preverify_bundle::Image {
-                image: section(SectionKind::Image, sections.image),
-                symbols: Some(section(SectionKind::Symbols, sections.symbols)),
-            }),
+            native: Some(native),
+            bytecode: Some(bytecode),
             processed_insns: 1234,
             peak_states: 56,
             ..Program::default()
@@ -472,6 +561,45 @@ fn some_image() -> Image {
             name: "bpf_ktime_get_ns".to_owned(),
             offset: 0x1000,
         }],
+    }
+}
+
+/// The same as bytecode.
+fn some_bytecode() -> Image {
+    let native = some_image();
+    let code = [
+        [0x18, 0x11, 0, 0, 0, 0, 0, 0], // 0: r1 = map
+        [0; 8],
+        [0x85, 0, 0, 0, 0, 0, 0, 0],    // 2: call a helper
+        [0x39, 0x12, 8, 0, 0, 0, 0, 0], // 3: r2 = *(u64 *)(r1 +8), guarded
+        [0x85, 0x10, 1, 0, 0, 0, 0, 0], // 4: call function 1
+        [0xf5, 0, 0, 0, 1, 0, 0, 0],    // 5: tail call
+        [0x05, 0, 0xfe, 0xff, 0, 0, 0, 0],
+        [0x95, 0, 0, 0, 0, 0, 0, 0],
+    ];
+    let reloc = |offset, form, target| Reloc {
+        offset,
+        form,
+        target,
+        addend: 0,
+    };
+    let mut functions = native.functions;
+    functions[0].code = code.concat();
+    functions[0].relocs = vec![
+        reloc(0, Form::BpfImm64, Meant::Map(0)),
+        reloc(16, Form::BpfCall, Meant::Symbol(0)),
+    ];
+    functions[0].extable.clear();
+    functions[1].code = vec![0x95, 0, 0, 0, 0, 0, 0, 0];
+    Image {
+        machine: Machine::Bpf,
+        functions,
+        pokes: vec![Poke {
+            map: 1.into(),
+            key: 3.into(),
+            ..Poke::default()
+        }],
+        ..native
     }
 }
 

@@ -21,6 +21,19 @@ pub struct VerifiedProgram {
     pub bytecode: Option<ProvedImage>,
 }
 
+impl VerifiedProgram {
+    /// Its images, with their kinds.
+    pub fn images(&self) -> impl Iterator<Item = (ImageKind, &ProvedImage)> {
+        let images = [
+            (ImageKind::Native, &self.native),
+            (ImageKind::Bytecode, &self.bytecode),
+        ];
+        images
+            .into_iter()
+            .filter_map(|(kind, image)| Some((kind, image.as_ref()?)))
+    }
+}
+
 /// An image that is what both kernels have.
 #[derive(Debug)]
 pub struct ProvedImage {

@@ -10,12 +10,13 @@ use std::io;
 use std::path::PathBuf;
 
 use preverify_bundle::{Bundle, CertificateError, ReadError, VerifyError};
+use preverify_pipeline::ImageKind;
 
 use crate::images::ImageProblem;
 use crate::{output, verify};
 use report::Report;
 
-/// Show a bundle: targets, programs, maps, relocations, evidence, signature, sections, machine code
+/// Show a bundle: targets, programs, maps, relocations, evidence, signature, sections, code
 #[derive(clap::Args)]
 #[command(after_help = "\
 Without --trust, nothing is said about the signature but which key it names: anyone can write that.
@@ -23,7 +24,7 @@ Without --trust, nothing is said about the signature but which key it names: any
 Examples:
   preverify inspect xdp.pvb --trust signer.x509
   preverify inspect xdp.pvb --disassemble
-  preverify inspect xdp.pvb --disassemble=count_packets
+  preverify inspect xdp.pvb --disassemble=count_packets --image bytecode
   preverify inspect xdp.pvb --json | jq '.targets[].programs[].native.code_bytes'")]
 pub struct Args {
     /// The bundle
@@ -34,9 +35,30 @@ pub struct Args {
     /// Everything, as JSON
     #[arg(long, conflicts_with = "disassemble")]
     json: bool,
-    /// The machine code of all programs, or of one, instead of the overview
+    /// The code of all programs, or of one, instead of the overview
     #[arg(long, value_name = "PROGRAM", num_args = 0..=1, require_equals = true)]
     disassemble: Option<Option<String>>,
+    /// Which code to disassemble [default: machine code, or bytecode where that is missing]
+    #[arg(long, value_name = "KIND", requires = "disassemble")]
+    image: Option<Kind>,
+}
+
+/// The kinds of images, as `preverify-load` calls them.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Kind {
+    /// Machine code
+    Native,
+    /// Verified bytecode
+    Bytecode,
+}
+
+impl From<Kind> for ImageKind {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Native => Self::Native,
+            Kind::Bytecode => Self::Bytecode,
+        }
+    }
 }
 
 /// Why a bundle cannot be shown.
@@ -61,6 +83,9 @@ pub enum InspectCommandError {
         name: String,
         programs: Vec<String>,
     },
+    /// No program has such an image.
+    #[error("{}: expected a program with {kind}, found none", path.display())]
+    NoImage { path: PathBuf, kind: ImageKind },
     /// Standard output.
     #[error("cannot write the output")]
     Output(#[source] io::Error),
@@ -81,13 +106,18 @@ pub fn run(args: &Args) -> Result<(), InspectCommandError> {
         source,
     };
     if let Some(name) = &args.disassemble {
-        let listing = disassembly::Listing::new(&bundle, name.as_deref()).map_err(image_problem)?;
-        if let (true, Some(name)) = (listing.is_empty(), name) {
+        let programs = disassembly::programs(&bundle, name.as_deref());
+        if let (true, Some(name)) = (programs.is_empty(), name) {
             return Err(InspectCommandError::Program {
                 path: path(),
                 name: name.clone(),
-                programs: disassembly::programs(&bundle),
+                programs: disassembly::names(&bundle),
             });
+        }
+        let kind = args.image.map(ImageKind::from);
+        let listing = disassembly::Listing::new(&bundle, &programs, kind).map_err(image_problem)?;
+        if let (true, Some(kind)) = (listing.is_empty(), kind) {
+            return Err(InspectCommandError::NoImage { path: path(), kind });
         }
         output::print(|out| listing.write(out)).map_err(InspectCommandError::Output)?;
     } else {

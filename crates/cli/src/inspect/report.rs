@@ -9,8 +9,9 @@ use preverify_bundle::{
     Bundle, Fingerprint, KeyId, Map, MapUse, Program, SectionId, Signed, SlotContent, Target,
     VerifyError,
 };
-use preverify_image::image::{Form, Image, Symbol};
+use preverify_image::image::{Form, Image, Machine, Symbol};
 use preverify_image::{Relocation, disassemble};
+use preverify_pipeline::ImageKind;
 use preverify_target::fingerprint_words;
 use serde::Serialize;
 use serde_json::Value;
@@ -150,7 +151,8 @@ pub struct RelocationReport {
 #[derive(Debug, Serialize)]
 pub struct TailCallReport {
     pub function: u32,
-    pub offset: u32,
+    /// Where machine code is patched.
+    pub offset: Option<u32>,
     pub map: String,
     pub key: u32,
 }
@@ -299,15 +301,15 @@ fn target_report(bundle: &Bundle, target: &Target) -> Result<TargetReport, Image
     let mut programs = Vec::new();
     for program in &target.programs {
         let mut report = program_report(program, &map_names);
-        for (sections, place) in [
-            (program.native, &mut report.native),
-            (program.bytecode, &mut report.bytecode),
-        ] {
-            let Some(sections) = sections else { continue };
-            let image = images::parse(bundle, target, program, sections)?;
+        for (kind, sections) in images::of(program) {
+            let image = images::parse(bundle, target, program, kind, sections)?;
             let offset = target.fingerprint.return_thunk.get();
             return_thunk = return_thunk.or_else(|| symbol_at(&image, offset));
-            *place = Some(image_report(&image, &report.maps, sections));
+            let shown = image_report(&image, &report.maps, sections);
+            match kind {
+                ImageKind::Native => report.native = Some(shown),
+                ImageKind::Bytecode => report.bytecode = Some(shown),
+            }
         }
         programs.push(report);
     }
@@ -468,7 +470,7 @@ fn image_report(
             .iter()
             .map(|poke| TailCallReport {
                 function: poke.function.get(),
-                offset: poke.target.get(),
+                offset: (image.machine != Machine::Bpf).then_some(poke.target.get()),
                 map: name(&map_names, poke.map.get()),
                 key: poke.key.get(),
             })
@@ -513,10 +515,12 @@ fn users(target: &Target) -> impl Iterator<Item = (SectionId, String)> {
     let own = [(target.btf, "btf"), (target.evidence, "evidence")];
     let own = own.into_iter().map(|(id, user)| (id, user.to_owned()));
     let programs = target.programs.iter().flat_map(|program| {
-        let images = [program.native, program.bytecode].into_iter().flatten();
-        images.flat_map(|image| {
-            let user = format!("program {}", program.function);
-            [(Some(image.image), user.clone()), (image.symbols, user)]
+        images::of(program).flat_map(|(kind, sections)| {
+            let user = format!("{kind} of program {}", program.function);
+            [
+                (Some(sections.image), user.clone()),
+                (sections.symbols, user),
+            ]
         })
     });
     let maps = target

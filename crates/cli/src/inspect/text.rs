@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
+use preverify_pipeline::ImageKind;
 use preverify_pipeline::evidence::Evidence;
 
 use super::inputs;
@@ -178,11 +179,20 @@ fn write_proof(
     let Some(found) = programs.find(|found| found.function == program.function) else {
         return field("proof", "none in the evidence", out);
     };
-    let bytes = found.proof.code_bytes;
-    let addresses = counted(found.proof.relocations, "address");
-    let proof =
-        format!("{bytes} bytes, with the {addresses} of another boot, equal that boot's own code");
-    field("proof", &proof, out)
+    let proofs = [
+        (ImageKind::Native, found.native),
+        (ImageKind::Bytecode, found.bytecode),
+    ];
+    for (kind, proof) in proofs {
+        let Some(proof) = proof else { continue };
+        let bytes = proof.code_bytes;
+        let addresses = counted(proof.relocations, "address");
+        let proof = format!(
+            "{bytes} bytes of {kind}, with the {addresses} of another boot, equal that boot's own"
+        );
+        field("proof", &proof, out)?;
+    }
+    Ok(())
 }
 
 fn write_program(program: &ProgramReport, out: &mut dyn Write) -> io::Result<()> {
@@ -210,7 +220,10 @@ fn write_program(program: &ProgramReport, out: &mut dyn Write) -> io::Result<()>
         &format!("{insns} instructions, at most {states} states at a time"),
         out,
     )?;
-    for (kind, image) in [("native", &program.native), ("bytecode", &program.bytecode)] {
+    for (kind, image) in [
+        (ImageKind::Native, &program.native),
+        (ImageKind::Bytecode, &program.bytecode),
+    ] {
         if let Some(image) = image {
             write_image(kind, image, out)?;
         }
@@ -218,15 +231,15 @@ fn write_program(program: &ProgramReport, out: &mut dyn Write) -> io::Result<()>
     Ok(())
 }
 
-fn write_image(kind: &str, image: &ImageReport, out: &mut dyn Write) -> io::Result<()> {
+fn write_image(kind: ImageKind, image: &ImageReport, out: &mut dyn Write) -> io::Result<()> {
     let code = format!(
-        "{} bytes of code in {}, {} bytes of stack, from {}",
+        "{} bytes in {}, {} bytes of stack, from {}",
         image.code_bytes,
         counted(image.functions.len(), "function"),
         image.stack_bytes,
         counted(image.xlated_insns, "BPF instruction"),
     );
-    field(kind, &code, out)?;
+    field(&kind.to_string(), &code, out)?;
     let symbols = image.symbols_section.map(|id| format!(", symbols in {id}"));
     let symbols = symbols.unwrap_or_default();
     field(
