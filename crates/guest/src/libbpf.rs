@@ -7,7 +7,7 @@
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::io;
 use std::marker::PhantomData;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::{self, NonNull};
 use std::slice;
 
@@ -326,6 +326,31 @@ impl<'a> Map<'a> {
     pub fn set_value_size(self, value_size: u32) -> io::Result<()> {
         // SAFETY: the map lives.
         check(unsafe { sys::bpf_map__set_value_size(self.map.as_ptr(), value_size) })
+    }
+
+    /// Creates a map of the same kind and size, before the map itself is created. The kernel refuses that
+    /// for kinds that need more than a size.
+    pub fn create_double(self) -> io::Result<OwnedFd> {
+        let options = sys::bpf_map_create_opts {
+            sz: size_of::<sys::bpf_map_create_opts>() as sys::size_t,
+            map_flags: self.map_flags(),
+            map_extra: self.map_extra(),
+            ..Default::default()
+        };
+        // SAFETY: no name is a name that libbpf takes, and the options live until it returns.
+        let fd = unsafe {
+            sys::bpf_map_create(
+                self.map_type(),
+                ptr::null(),
+                self.key_size(),
+                self.value_size(),
+                self.max_entries(),
+                &options,
+            )
+        };
+        check(fd)?;
+        // SAFETY: the descriptor is new, and nobody else has it.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
     }
 
     /// Where the object wants it pinned. From here on, it is not to be pinned.

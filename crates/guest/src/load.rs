@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
 use libbpf_sys as sys;
@@ -33,6 +33,9 @@ const LOG_STATISTICS: u32 = 4;
 const STATISTICS_LOG_SIZE: usize = 64 << 20;
 /// Bytes of a rejected program's full log; the kernel keeps its end.
 const FULL_LOG_SIZE: usize = 16 << 20;
+
+/// Bytes of values of a map that has a double. Where larger ones lie, the kernel finds room elsewhere.
+const LARGEST_DOUBLE: u64 = 4 << 20;
 
 /// Loads an object. Its verdict may take as long again as the verification: when the verifier
 /// rejects a program, that is told to `rejected` at once, and then the full log is produced.
@@ -106,6 +109,7 @@ fn attempt(
         .object
         .keep_logs(log_size, log_level)
         .map_err(AgentError::system("keep the verifier's logs"))?;
+    opened.create_doubles(request.doubles);
     let Err(error) = opened.object.load() else {
         return Ok(Ok(opened));
     };
@@ -147,6 +151,8 @@ struct Opened {
     pin_paths: Vec<Option<String>>,
     initial_values: Vec<Option<Vec<u8>>>,
     templates: Vec<Option<LoadedMap>>,
+    /// They take the places in memory that the maps would have had.
+    doubles: Vec<OwnedFd>,
 }
 
 impl Opened {
@@ -194,7 +200,22 @@ impl Opened {
             pin_paths,
             initial_values,
             templates,
+            doubles: Vec::new(),
         }))
+    }
+
+    /// Creates doubles of the maps, as far as that is possible without ado. Where there is none, the host
+    /// finds the map at an address that it may not be able to tell from a constant, and refuses.
+    fn create_doubles(&mut self, count: u32) {
+        let is_small = |map: &Map<'_>| {
+            u64::from(map.value_size()) * u64::from(map.max_entries()) <= LARGEST_DOUBLE
+        };
+        for _ in 0..count {
+            let maps = self.object.maps();
+            let maps = maps.filter(|map| map.autocreate()).filter(is_small);
+            self.doubles
+                .extend(maps.filter_map(|map| map.create_double().ok()));
+        }
     }
 
     /// What the kernel made of the object.

@@ -92,6 +92,17 @@ pub(crate) struct Discovered {
     bytecode: Result<Sections, Problem>,
 }
 
+impl Discovered {
+    /// Whether an image is missing that there may be once the program's maps lie elsewhere.
+    pub(crate) fn depends_on_layout(&self) -> bool {
+        let images = [self.native.as_ref(), Some(&self.bytecode)];
+        images.into_iter().flatten().any(|image| match image {
+            Err(Problem::Discover(error)) => error.depends_on_layout(),
+            _ => false,
+        })
+    }
+}
+
 /// A program with the images that it will have.
 pub(crate) struct Chosen {
     function: String,

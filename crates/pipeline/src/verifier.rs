@@ -11,11 +11,16 @@ use preverify_target::Target;
 use preverify_vm::Machine;
 
 use crate::error::{BuildError, Disagreement};
-use crate::images::{self, Note, VerifiedProgram};
+use crate::images::{self, Discovered, Note, VerifiedProgram};
 use crate::object::Object;
 
 /// What the host grants the agent beyond the time that the object has.
 const ANSWER_MARGIN: Duration = Duration::from_secs(60);
+
+/// How many doubles of each map the first boot creates at most, so that maps lie at other addresses.
+/// Kernels that do not choose addresses at random put maps at the same ones in both boots, unless the
+/// boots differ in what was created before.
+const MOST_DOUBLES: u32 = 6;
 
 /// What is being done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +82,8 @@ impl<'a> Verifier<'a> {
         self.target
     }
 
-    /// Has an object verified, finds its images and proves them. `stage` is told what is under way.
+    /// Has an object verified, finds its images and proves them. `stage` is told what is under way;
+    /// where addresses coincide, the object is verified again with its maps elsewhere.
     ///
     /// After [`BuildError::Machine`], the verifier is of no more use: start another.
     pub fn verify(
@@ -86,17 +92,24 @@ impl<'a> Verifier<'a> {
         time_limit: Duration,
         stage: &mut dyn FnMut(Stage),
     ) -> Result<Verified, BuildError> {
-        stage(Stage::Verify);
         let modules = self.module_files(object)?;
         for boot in &mut self.boots {
             boot.write_files(&modules)?;
         }
-        let [loaded, again] = self.load(object, time_limit)?;
-        same_object(&loaded, &again)?;
-        let symbols = self.boots.each_ref().map(|boot| &boot.symbols);
-
-        stage(Stage::Discover);
-        let discovered = images::discover([&loaded, &again], symbols)?;
+        let mut doubles = [0, 1];
+        let (loaded, discovered) = loop {
+            stage(Stage::Verify);
+            let [loaded, again] = self.load(object, doubles, time_limit)?;
+            same_object(&loaded, &again)?;
+            stage(Stage::Discover);
+            let discovered = images::discover([&loaded, &again], self.symbols())?;
+            let is_final = doubles[0] >= MOST_DOUBLES;
+            if is_final || !discovered.iter().any(Discovered::depends_on_layout) {
+                break (loaded, discovered);
+            }
+            doubles = doubles.map(|count| count + 2);
+        };
+        let symbols = self.symbols();
         let (chosen, notes) = images::choose(discovered)?;
 
         stage(Stage::Prove);
@@ -112,13 +125,22 @@ impl<'a> Verifier<'a> {
         })
     }
 
+    fn symbols(&self) -> [&KernelSymbols; 2] {
+        self.boots.each_ref().map(|boot| &boot.symbols)
+    }
+
     /// Loads an object in both boots, and unloads it again.
-    fn load(&mut self, object: &Object, time_limit: Duration) -> Result<[Loaded; 2], BuildError> {
+    fn load(
+        &mut self,
+        object: &Object,
+        doubles: [u32; 2],
+        time_limit: Duration,
+    ) -> Result<[Loaded; 2], BuildError> {
         let [first, second] = &mut self.boots;
         let (loaded, again) = thread::scope(|scope| {
-            let again =
-                thread::Builder::new().spawn_scoped(scope, || second.load(object, time_limit));
-            let loaded = first.load(object, time_limit);
+            let again = thread::Builder::new()
+                .spawn_scoped(scope, || second.load(object, doubles[1], time_limit));
+            let loaded = first.load(object, doubles[0], time_limit);
             let again = again.map(|thread| match thread.join() {
                 Ok(again) => again,
                 Err(panic) => std::panic::resume_unwind(panic),
@@ -185,12 +207,18 @@ impl Boot {
         Ok(())
     }
 
-    fn load(&mut self, object: &Object, time_limit: Duration) -> Result<LoadReply, BuildError> {
+    fn load(
+        &mut self,
+        object: &Object,
+        doubles: u32,
+        time_limit: Duration,
+    ) -> Result<LoadReply, BuildError> {
         let request = Request::Load(LoadRequest {
             object: object.elf.clone(),
             name: object.name.clone(),
             inputs: object.inputs.clone(),
             export: true,
+            doubles,
             time_limit: u32::try_from(time_limit.as_secs()).unwrap_or(u32::MAX),
         });
         let reply = match self.request(&request, time_limit + ANSWER_MARGIN)? {

@@ -149,6 +149,7 @@ mod tests {
             name: "o".into(),
             inputs,
             export: true,
+            doubles: 1,
             time_limit: 7,
         });
         let mut bytes = Vec::new();

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 /// The version of the messages; host and agent must agree.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// The guest's name of the virtio-serial port.
 pub const PORT_PATH: &str = "/dev/vport0p1";
@@ -122,6 +122,10 @@ pub struct LoadRequest {
     pub inputs: Inputs,
     /// Export the loaded programs (needs the kernel part in its export role).
     pub export: bool,
+    /// Create so many doubles of each map before the map itself, and keep them until the programs
+    /// are exported: then the maps lie elsewhere, even where the kernel gives out its memory in the
+    /// same order in every boot.
+    pub doubles: u32,
     /// Give up after so many seconds, with [`Reply::Failed`] and `ETIMEDOUT`.
     pub time_limit: u32,
 }

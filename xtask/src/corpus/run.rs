@@ -498,6 +498,7 @@ fn request(object: &Object, export: bool) -> LoadRequest {
         name: object.name.clone(),
         inputs: object.inputs.clone(),
         export,
+        doubles: 0,
         time_limit: u32::try_from(TIME_LIMIT.as_secs()).unwrap_or(u32::MAX),
     }
 }

@@ -224,7 +224,17 @@ pub enum DiscoverError {
     },
 }
 
-/// A place in a program's native code.
+impl DiscoverError {
+    /// Whether the program may have its image once its maps and functions lie elsewhere.
+    pub fn depends_on_layout(&self) -> bool {
+        matches!(
+            self,
+            Self::SameAddress { .. } | Self::Ambiguous { .. } | Self::ShortGroup { .. }
+        )
+    }
+}
+
+/// A place in a program's code.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct At {
     /// The program.
