@@ -6,7 +6,7 @@ use preverify_abi::kinds::ProgramType;
 use preverify_lab::{Device, DeviceError};
 use preverify_pipeline::{Verified, VerifiedProgram};
 use preverify_protocol::{ProgramRef, TestRunReply, TestRunRequest};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// One program's run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub struct Run {
 }
 
 /// What the comparison of all programs of an object gave.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Comparison {
     /// Programs with the same outcome.
     pub equal: usize,

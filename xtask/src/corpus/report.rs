@@ -1,6 +1,6 @@
 //! What became of the corpus.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
 
 use clap::ValueEnum;
@@ -37,18 +37,18 @@ impl fmt::Display for Images {
 pub type Remark = (String, String);
 
 /// What became of one object.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Row {
     /// Its id.
     pub id: String,
     /// Where it came from.
     pub source: Source,
     /// Programs that the stock kernel takes.
-    pub accepted: usize,
+    pub accepted: Vec<String>,
     /// Programs that it rejects.
     pub rejected: usize,
     /// Programs in the bundle.
-    pub carried: usize,
+    pub carried: Vec<String>,
     /// Programs in the bundle without a native image, and why.
     pub bytecode_only: Vec<Remark>,
     /// Programs in the bundle without bytecode, and why.
@@ -68,12 +68,12 @@ pub struct Row {
 }
 
 /// A bundle that a device loaded.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Load {
     /// Programs that were loaded from native images.
-    pub native: usize,
+    pub native: Vec<String>,
     /// Programs that were loaded from bytecode.
-    pub bytecode: usize,
+    pub bytecode: Vec<String>,
     /// Programs that have no machine code now: the kernel interprets them.
     pub interpreted: Vec<String>,
     /// What its programs did.
@@ -86,9 +86,9 @@ impl Row {
         Self {
             id: id.into(),
             source,
-            accepted: 0,
+            accepted: Vec::new(),
             rejected: 0,
-            carried: 0,
+            carried: Vec::new(),
             bytecode_only: Vec::new(),
             native_only: Vec::new(),
             left_out: Vec::new(),
@@ -120,10 +120,22 @@ impl Row {
         self.loads.contains_key(&images)
     }
 
-    /// Programs that were loaded, the best way.
-    fn programs_loaded(&self) -> usize {
-        let counts = self.loads.values().map(|load| load.native + load.bytecode);
-        counts.max().unwrap_or(0)
+    /// Programs that were loaded from native images.
+    fn native(&self) -> BTreeSet<&str> {
+        let loads = self.loads.values();
+        loads
+            .flat_map(|load| &load.native)
+            .map(String::as_str)
+            .collect()
+    }
+
+    /// Programs that were loaded, from whatever image.
+    fn either(&self) -> BTreeSet<&str> {
+        let loads = self.loads.values();
+        loads
+            .flat_map(|load| load.native.iter().chain(&load.bytecode))
+            .map(String::as_str)
+            .collect()
     }
 
     fn sum(&self, images: Images, number: fn(&Load) -> usize) -> usize {
@@ -136,7 +148,12 @@ impl fmt::Display for Row {
         write!(f, "{}: ", self.id)?;
         match &self.stopped {
             Some(reason) => f.write_str(reason)?,
-            None => write!(f, "{} of {} programs carried", self.carried, self.accepted)?,
+            None => write!(
+                f,
+                "{} of {} programs carried",
+                self.carried.len(),
+                self.accepted.len()
+            )?,
         }
         for (images, load) in &self.loads {
             write!(f, ", {images} {} equal", load.runs.equal)?;
@@ -183,7 +200,7 @@ pub fn table(rows: &[Row]) -> String {
             text,
             "{name:12} {:>9} {:>9} {:>11} {:>10} {:>10} {:>11}",
             rows.len(),
-            count(|row| row.accepted > 0),
+            count(|row| !row.accepted.is_empty()),
             count(|row| row.proved),
             count(|row| row.loaded(Images::Native)),
             count(|row| row.loaded(Images::Bytecode)),
@@ -198,16 +215,16 @@ pub fn table(rows: &[Row]) -> String {
     for (name, source) in sources {
         let rows: Vec<_> = of(rows, source).collect();
         let sum = |number: fn(&Row) -> usize| rows.iter().map(|row| number(row)).sum::<usize>();
-        let accepted = sum(|row| row.accepted);
+        let accepted = sum(|row| row.accepted.len());
         let share = |count: usize| format!("{count} ({})", percent(count, accepted));
         writeln!(
             text,
             "{name:12} {accepted:>9} {:>9} {:>15} {:>15} {:>9} {:>13} {:>9} {:>9}",
-            sum(|row| row.carried),
-            share(sum(|row| row.sum(Images::Native, |load| load.native))),
-            share(sum(Row::programs_loaded)),
+            sum(|row| row.carried.len()),
+            share(sum(|row| row.native().len())),
+            share(sum(|row| row.either().len())),
             sum(|row| row.sum(Images::Native, |load| load.runs.equal)),
-            sum(|row| row.sum(Images::Bytecode, |load| load.bytecode)),
+            sum(|row| row.sum(Images::Bytecode, |load| load.bytecode.len())),
             sum(|row| row.sum(Images::Bytecode, |load| load.runs.equal)),
             sum(|row| row.sum(Images::Bytecode, |load| load.interpreted.len())),
         )
@@ -216,6 +233,39 @@ pub fn table(rows: &[Row]) -> String {
     text.push_str("\nrefused, stopped or remarkable, by reason:\n");
     for (reason, count) in reasons(rows) {
         writeln!(text, "{count:>6}  {reason}").expect("a String takes everything");
+    }
+    text
+}
+
+/// Of the programs that another run carried, usually x86_64's: how many does stock take here, and how many were loaded?
+pub fn covered(rows: &[Row], other: &[Row]) -> String {
+    let (mut accepted, mut native, mut either) = (0, 0, 0);
+    let mut missing = Vec::new();
+    for row in rows {
+        let Some(other) = other.iter().find(|other| other.id == row.id) else {
+            continue;
+        };
+        let (natively, anyhow) = (row.native(), row.either());
+        for program in &row.accepted {
+            if !other.carried.contains(program) {
+                continue;
+            }
+            accepted += 1;
+            native += usize::from(natively.contains(program.as_str()));
+            match anyhow.contains(program.as_str()) {
+                true => either += 1,
+                false => missing.push(format!("{}/{program}", row.id)),
+            }
+        }
+    }
+    let mut text = format!(
+        "of the programs that x86_64 carries, stock takes {accepted} here: {native} ({}) were loaded native, {either} \
+         ({}) native or by bytecode",
+        percent(native, accepted),
+        percent(either, accepted)
+    );
+    if !missing.is_empty() {
+        write!(text, ", and not {}", missing.join(", ")).expect("a String takes everything");
     }
     text
 }
@@ -265,8 +315,9 @@ fn reasons(rows: &[Row]) -> Vec<(String, usize)> {
 fn kind(reason: &str) -> String {
     let line = reason.lines().next().unwrap_or("");
     let mut kind = String::new();
+    let mut characters = line.chars().peekable();
     let mut quoted = false;
-    for character in line.chars() {
+    while let Some(character) = characters.next() {
         match character {
             '`' | '\'' => {
                 if !quoted {
@@ -276,9 +327,9 @@ fn kind(reason: &str) -> String {
             }
             _ if quoted => {}
             '0'..='9' => {
-                if !kind.ends_with('#') {
-                    kind.push('#');
-                }
+                kind.push('#');
+                let hexadecimal = |next: &char| next.is_ascii_hexdigit() || *next == 'x';
+                while characters.next_if(hexadecimal).is_some() {}
             }
             other => kind.push(other),
         }
@@ -290,11 +341,19 @@ fn kind(reason: &str) -> String {
 mod tests {
     use super::*;
 
+    fn names(text: &str) -> Vec<String> {
+        text.split(' ').map(str::to_owned).collect()
+    }
+
     #[test]
     fn reasons_of_one_kind_are_one() {
         assert_eq!(
             kind("build: the program `a` uses map 17\nmore"),
             kind("build: the program `b` uses map 5")
+        );
+        assert_eq!(
+            kind("0xff432ac24b963f88 in one boot"),
+            kind("0x6 in one boot")
         );
         assert_ne!(kind("build: arena"), kind("build: struct_ops"));
     }
@@ -302,12 +361,11 @@ mod tests {
     #[test]
     fn the_tables_count_by_source_and_image() {
         let mut row = Row::new("a", Source::Debian);
-        row.accepted = 4;
-        row.carried = 3;
-        let (native, bytecode) = (2, 1);
+        row.accepted = names("f g h i");
+        row.carried = names("f g h");
         let load = Load {
-            native,
-            bytecode,
+            native: names("f g"),
+            bytecode: names("h"),
             ..Load::default()
         };
         row.loads.insert(Images::Native, load);
@@ -320,6 +378,27 @@ mod tests {
             .collect();
         assert_eq!(lines[0], ["debian", "1", "1", "0", "1", "0", "0"], "{text}");
         assert_eq!(lines[1][1..7], ["4", "3", "2", "(50.0%)", "3", "(75.0%)"]);
+    }
+
+    #[test]
+    fn only_what_the_other_run_carries_is_covered() {
+        let mut here = Row::new("a", Source::Debian);
+        here.accepted = names("f g h");
+        let load = Load {
+            native: names("f"),
+            ..Load::default()
+        };
+        here.loads.insert(Images::Native, load);
+        let mut there = Row::new("a", Source::Debian);
+        there.carried = names("f g");
+        let text = covered(&[here], &[there]);
+        for words in [
+            "takes 2 here",
+            "1 (50.0%) were loaded native",
+            "and not a/g",
+        ] {
+            assert!(text.contains(words), "no {words:?} in {text}");
+        }
     }
 
     #[test]

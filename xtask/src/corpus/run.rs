@@ -100,7 +100,8 @@ pub enum RunCorpusError {
 /// Runs objects and prints what became of them.
 pub fn run(args: &Args, lab: &Lab) -> Result<(), RunCorpusError> {
     let arch = lab.target.facts().fingerprint.arch.get();
-    let chosen = chosen(args, Architecture(arch).into())?;
+    let arch = Arch::from(Architecture(arch));
+    let chosen = chosen(args, arch)?;
     let mut machines = Machines::new(lab, args.images());
     let start = Instant::now();
     let mut rows = Vec::with_capacity(chosen.len());
@@ -116,22 +117,36 @@ pub fn run(args: &Args, lab: &Lab) -> Result<(), RunCorpusError> {
         rows.push(row);
     }
     machines.finish()?;
-    let results = target_dir().join(format!("corpus-{}.json", lab.target.name()));
+    let results = results_file(lab.target.name());
     let text = serde_json::to_vec_pretty(&rows).expect("rows have only strings as keys");
     fs::write(&results, text).map_err(|cause| RunCorpusError::File {
         path: results.clone(),
         cause,
     })?;
-    println!(
-        "\n{}\neach object: {}",
-        report::table(&rows),
-        results.display()
-    );
+    println!("\n{}", report::table(&rows));
+    if arch != Arch::X86_64
+        && let Some(x86_64) = rows_on_x86_64()
+    {
+        println!("{}", report::covered(&rows, &x86_64));
+    }
+    println!("each object: {}", results.display());
     let short = rows.iter().filter(|row| !row.whole_way()).count();
     match args.sample && short > 0 {
         true => Err(RunCorpusError::Regressed(short)),
         false => Ok(()),
     }
+}
+
+/// What became of each object, for a target.
+fn results_file(target: &str) -> PathBuf {
+    target_dir().join(format!("corpus-{target}.json"))
+}
+
+/// What became of each object on x86_64, if that was run.
+fn rows_on_x86_64() -> Option<Vec<Row>> {
+    let name = preverify_lab::TARGET.replace(':', "-");
+    let text = fs::read(results_file(&name)).ok()?;
+    serde_json::from_slice(&text).ok()
 }
 
 fn chosen(args: &Args, arch: Arch) -> Result<Vec<CorpusObject>, RunCorpusError> {
@@ -221,7 +236,8 @@ impl<'a> Machines<'a> {
         let verified = self.verify(object, row)?;
         let bundle = self.lab.bundle(&verified).map_err(Failure::of)?;
         row.proved = true;
-        row.carried = verified.programs.len();
+        let loaded = verified.loaded.programs.iter();
+        row.carried = loaded.map(|program| program.function.clone()).collect();
         for note in &verified.notes {
             let remarks = match note.image {
                 ImageKind::Native => &mut row.bytecode_only,
@@ -240,11 +256,12 @@ impl<'a> Machines<'a> {
             let reply = self.device()?.load_stock(request(object, false))?;
             match reply {
                 LoadReply::Accepted(loaded) => {
-                    row.accepted = loaded.programs.len();
                     self.device()?.unload_stock(loaded.handle)?;
-                    return match row.accepted {
-                        0 => Err(Failure::Object("no program is accepted".into())),
-                        _ => Ok(()),
+                    let programs = loaded.programs.into_iter();
+                    row.accepted = programs.map(|program| program.function).collect();
+                    return match row.accepted.is_empty() {
+                        true => Err(Failure::Object("no program is accepted".into())),
+                        false => Ok(()),
                     };
                 }
                 LoadReply::Rejected(rejection) => {
@@ -274,7 +291,7 @@ impl<'a> Machines<'a> {
             match self.verifier()?.verify(object, TIME_LIMIT, &mut |_| {}) {
                 Ok(verified) => return Ok(verified),
                 Err(BuildError::Programs(problems)) => {
-                    if problems.len() + row.left_out.len() >= row.accepted {
+                    if problems.len() + row.left_out.len() >= row.accepted.len() {
                         let problem = problems.into_iter().next().expect("there is a problem");
                         return Err(Failure::Object(format!("build: {}", problem.problem)));
                     }
@@ -452,14 +469,15 @@ fn counted(listed: &str) -> serde_json::Result<Load> {
         else {
             continue;
         };
-        match image {
-            Images::Native => load.native += 1,
-            Images::Bytecode => load.bytecode += 1,
-        }
+        let function = path.trim_start_matches(PINS).trim_start_matches('/');
         if jited_size == 0 {
-            let function = path.trim_start_matches(PINS).trim_start_matches('/');
             load.interpreted.push(function.into());
         }
+        let loaded = match image {
+            Images::Native => &mut load.native,
+            Images::Bytecode => &mut load.bytecode,
+        };
+        loaded.push(function.into());
     }
     Ok(load)
 }
@@ -569,7 +587,10 @@ mod tests {
                 {"path":"/sys/fs/bpf/object/g","kind":"program","jited_size":0,"image":"bytecode"}]"#,
         )
         .expect("a list");
-        assert_eq!((load.native, load.bytecode), (1, 1));
+        assert_eq!(
+            (&load.native[..], &load.bytecode[..]),
+            (&["f".to_owned()][..], &["g".to_owned()][..])
+        );
         assert_eq!(load.interpreted, ["g"]);
         assert!(counted("no list").is_err());
     }
