@@ -112,8 +112,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::discover;
+    use crate::image::Machine;
     use crate::testing::{HELPER, JIFFIES, Piece, two_boots};
+    use crate::{discover, discover_bytecode};
 
     fn image(functions: &[Vec<Piece>]) -> Image {
         let [a, b] = two_boots(functions);
@@ -180,6 +181,48 @@ mod tests {
         assert_eq!(lines[0].relocation, None);
     }
 
+    #[test]
+    fn bytecode_reads_as_in_bpftool() {
+        let main = vec![
+            Piece::Map(0),
+            Piece::Value(1, 8),
+            Piece::Symbol(JIFFIES),
+            Piece::Callback(1),
+            Piece::Aux,
+            Piece::Constant(0x1234),
+            Piece::Move(-3),
+            Piece::Helper(HELPER),
+            Piece::Call(1),
+            Piece::TailCall(0),
+        ];
+        let [a, b] = two_boots(&[main, vec![]]);
+        let image = discover_bytecode(a.capture(), b.capture()).unwrap();
+        let lines = disassemble(&image, &["jumps", "config"]);
+        let texts: Vec<&str> = lines.iter().map(|line| line.text.as_str()).collect();
+        assert_eq!(
+            texts,
+            [
+                "r1 = map \"jumps\"",
+                "r1 = values of \"config\"+0x8",
+                "r1 = jiffies",
+                "r1 = function 1",
+                "r1 = aux",
+                "r1 = 0x1234",
+                "r1 = -3",
+                "call bpf_helper",
+                "call function 1",
+                "call bpf_tail_call, map \"jumps\"[2]",
+                "exit",
+                "exit",
+            ]
+        );
+        assert_eq!((lines[1].offset, lines[1].bytes.len()), (16, 16));
+        let relocation = lines[1].relocation.as_ref().unwrap();
+        assert_eq!(relocation.reloc.target, Target::MapValue(1));
+        assert_eq!(lines[3].relocation, None);
+        assert_eq!((lines[11].function, lines[11].offset), (1, 0));
+    }
+
     proptest! {
         /// Code and relocations that make no sense are shown, too, and no byte is lost.
         #[test]
@@ -188,8 +231,10 @@ mod tests {
             offsets in prop::collection::btree_set(0..220_u32, 0..8),
             kind in 0..6_u32,
             addend in any::<i64>(),
+            machine in prop::sample::select(vec![Machine::X86_64, Machine::Arm64, Machine::Bpf]),
         ) {
             let mut image = image(&[vec![Piece::Helper(HELPER)]]);
+            image.machine = machine;
             let target = [
                 Target::Absolute,
                 Target::Symbol(9),

@@ -2,13 +2,15 @@
 //!
 //! A verifier VM's kernel part exports a loaded program ([`export`]), the kernel tells its symbols
 //! ([`symbols`]); both together are a [`Capture`]. From two captures of one program, taken in two
-//! boots of one kernel with different address layouts, [`discover()`] makes an [`image::Image`]:
-//! the code with all addresses taken out, and the relocations that put them back. [`prove()`] then
-//! relinks the serialised image ([`relink()`]) with the addresses of a capture and compares the
-//! result with what that kernel's own JIT wrote, byte for byte. It shares no code with the
-//! discovery. [`disassemble()`] shows an image as people read it.
+//! boots of one kernel with different address layouts, [`discover()`] makes an [`image::Image`] of
+//! its native code, and [`discover_bytecode()`] one of the verified bytecode that this was compiled
+//! from: the code with all addresses taken out, and the relocations that put them back. [`prove()`]
+//! then relinks the serialised image ([`relink()`]) with the addresses of a capture and compares
+//! the result with what that kernel's own JIT wrote, or compiled, byte for byte. It shares no code
+//! with the discovery. [`disassemble()`] shows an image as people read it.
 //!
-//! What depends on the architecture stands in the module `x86_64`; everything else is neutral.
+//! What depends on the architecture stands in the modules `x86_64` and `aarch64`, what is known of
+//! bytecode in `bpf`; everything else is neutral.
 
 #![forbid(unsafe_code)]
 

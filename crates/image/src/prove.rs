@@ -335,8 +335,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::discover;
     use crate::testing::{Boot, HELPER, JIFFIES, Layout, Piece, two_boots};
+    use crate::{discover, discover_bytecode};
 
     fn functions() -> [Vec<Piece>; 2] {
         let main = vec![
@@ -449,6 +449,63 @@ mod tests {
         }
     }
 
+    fn bytecode() -> Image {
+        let [a, b] = two_boots(&functions());
+        discover_bytecode(a.capture(), b.capture()).unwrap()
+    }
+
+    #[test]
+    fn bytecode_is_right_in_a_boot_that_it_was_not_made_from() {
+        let boot = third_boot();
+        let sections = bytecode().to_sections().unwrap();
+        let proof = prove(&sections, boot.capture()).unwrap();
+        let insns = boot.export.functions.iter().map(|found| found.insns.len());
+        assert_eq!(proof.code_bytes, 8 * insns.sum::<usize>());
+        assert_eq!(proof.relocations, 4);
+    }
+
+    #[test]
+    fn every_other_difference_of_bytecode_is_refused() {
+        type Change = fn(&mut Export);
+        let changes: [(&str, Change); 9] = [
+            ("the number of instructions of function 1", |export| {
+                export.functions[1].insns.truncate(1);
+            }),
+            (
+                "function 0, instruction 5: the image has `18 01 00 00 4d 00 00 00`, the kernel's JIT compiled `18 01 00 00 4e 00 00 00`",
+                |export| export.functions[0].insns[5].imm += 1,
+            ),
+            ("function 0, instruction 0", |export| {
+                export.functions[0].insns[0].registers = 0x22
+            }),
+            ("function 0, instruction 8", |export| {
+                export.functions[0].insns[8].imm += 1
+            }),
+            ("stack depth of function 1", |export| {
+                export.functions[1].stack_depth = 8
+            }),
+            ("the number of tail calls", |export| export.pokes.clear()),
+            ("tail call 0", |export| export.pokes[0].key += 1),
+            ("tail call 0", |export| export.pokes[0].function = Some(1)),
+            ("tail call 0", |export| {
+                export.pokes[0].map = export.maps[3].address()
+            }),
+        ];
+        let sections = bytecode().to_sections().unwrap();
+        for (what, change) in changes {
+            let mut boot = third_boot();
+            change(&mut boot.export);
+            let message = prove(&sections, boot.capture()).unwrap_err().to_string();
+            assert!(message.contains(what), "{what}: {message}");
+        }
+        // What the JIT makes of it is nothing that bytecode says.
+        let mut boot = third_boot();
+        boot.export.functions[0].extable.clear();
+        boot.export.functions[0].code.clear();
+        boot.export.pokes[0].target = 0;
+        prove(&sections, boot.capture()).unwrap();
+    }
+
     proptest! {
         /// Whatever the bytes are, they are read, refused or proved wrong.
         #[test]
@@ -456,9 +513,13 @@ mod tests {
             position in any::<prop::sample::Index>(),
             change in 1..=255_u8,
             cut in any::<prop::sample::Index>(),
+            of_bytecode in any::<bool>(),
         ) {
             let boot = third_boot();
-            let whole = sections();
+            let whole = match of_bytecode {
+                true => bytecode().to_sections().unwrap(),
+                false => sections(),
+            };
             let parts: [fn(&mut Sections) -> &mut Vec<u8>; 2] =
                 [|sections| &mut sections.image, |sections| &mut sections.symbols];
             for part in parts {

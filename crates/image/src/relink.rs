@@ -340,8 +340,8 @@ fn entry<T>(entries: &[T], index: u32) -> Option<&T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::discover;
     use crate::testing::{Boot, HELPER, Layout, Piece, two_boots};
+    use crate::{discover, discover_bytecode};
 
     fn functions() -> [Vec<Piece>; 1] {
         [vec![
@@ -401,6 +401,50 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    #[test]
+    fn linked_bytecode_is_what_the_jit_compiled() {
+        let functions = [
+            vec![
+                Piece::Map(0),
+                Piece::Call(1),
+                Piece::Callback(2),
+                Piece::Helper(HELPER),
+                Piece::Constant(u64::MAX),
+            ],
+            vec![Piece::Aux, Piece::Value(1, 4)],
+            vec![],
+        ];
+        let [a, b] = two_boots(&functions);
+        let image = discover_bytecode(a.capture(), b.capture()).unwrap();
+        let boot = Boot::new(&functions, &Layout::new(200));
+        let relinked = relink(&image, &Addresses::from(boot.capture())).unwrap();
+        for (relinked, kernel) in relinked.functions.iter().zip(&boot.export.functions) {
+            assert_eq!(crate::bpf::parse(relinked), kernel.insns);
+        }
+    }
+
+    #[test]
+    fn bytecode_that_cannot_be_linked_is_refused() {
+        let functions = [vec![Piece::Call(1), Piece::Helper(HELPER)], vec![]];
+        let [a, b] = two_boots(&functions);
+        let image = discover_bytecode(a.capture(), b.capture()).unwrap();
+        let mut addresses = Addresses::from(a.capture());
+
+        let mut far = image.clone();
+        far.functions[0].relocs[0].addend = 1 << 32;
+        let error = relink(&far, &addresses).unwrap_err().to_string();
+        assert!(error.contains("does not fit into 4 bytes"), "{error}");
+        let mut nowhere = image.clone();
+        nowhere.functions[0].code[2] = 2;
+        let error = relink(&nowhere, &addresses).unwrap_err().to_string();
+        assert!(error.contains("field at 0x0: names function 2"), "{error}");
+
+        let symbols = KernelSymbols::parse("1000 T _text\n9000000 B _end\n").unwrap();
+        addresses.symbols = &symbols;
+        let error = relink(&image, &addresses).unwrap_err().to_string();
+        assert!(error.contains("`__bpf_call_base`"), "{error}");
     }
 
     #[test]

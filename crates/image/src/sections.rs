@@ -222,6 +222,9 @@ pub enum RelocProblem {
     /// Absolute addresses need no relocation unless they are written relative to the code.
     #[error("an absolute address is written in an absolute form")]
     Absolute,
+    /// Nothing that an instruction of bytecode has an address of.
+    #[error("bytecode has no such address there")]
+    Target,
     /// Outside the code, not behind the one before, or not at the start of an instruction.
     #[error(
         "the field at offset {0} is outside the code, not behind the one before, or within an instruction"
@@ -666,6 +669,12 @@ fn parse_reloc(
     };
     match target {
         Target::Absolute if form != Form::Rel32 => return Err(RelocProblem::Absolute),
+        // Bytecode has the numbers of its own functions in its instructions, and calls nothing else
+        // but functions of the kernel.
+        Target::Function(_) if machine == Machine::Bpf => return Err(RelocProblem::Target),
+        Target::Map(_) | Target::MapValue(_) | Target::ProgAux if form == Form::BpfCall => {
+            return Err(RelocProblem::Target);
+        }
         Target::Symbol(index) => check(index, symbols)?,
         Target::Function(index) => check(index, functions)?,
         Target::Absolute | Target::Map(_) | Target::MapValue(_) | Target::ProgAux => {}
@@ -721,8 +730,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::discover;
     use crate::testing::{HELPER, Piece, two_boots};
+    use crate::{discover, discover_bytecode};
 
     fn image() -> Image {
         let main = vec![
@@ -734,6 +743,18 @@ mod tests {
         ];
         let [a, b] = two_boots(&[main, vec![Piece::CallDepth(8)]]);
         discover(a.capture(), b.capture()).unwrap()
+    }
+
+    fn bytecode() -> Image {
+        let main = vec![
+            Piece::Map(0),
+            Piece::Helper(HELPER),
+            Piece::TailCall(1),
+            Piece::Call(1),
+            Piece::Callback(1),
+        ];
+        let [a, b] = two_boots(&[main, vec![]]);
+        discover_bytecode(a.capture(), b.capture()).unwrap()
     }
 
     fn parse(sections: &Sections) -> Result<Image, ImageError> {
@@ -812,6 +833,74 @@ mod tests {
     }
 
     #[test]
+    fn bytecode_survives_its_bytes() {
+        let sections = bytecode().to_sections().unwrap();
+        assert_eq!(parse(&sections).unwrap(), bytecode());
+        // It is for no machine, and of another kind.
+        assert_eq!(sections.image[16..24], [0, 0, 0, 0, 2, 0, 0, 0]);
+    }
+
+    #[test]
+    fn bytecode_that_cannot_be_is_refused() {
+        type Change = fn(&mut Image);
+        let changes: [(&str, Change); 16] = [
+            ("are not whole instructions", |image| {
+                image.functions[1].code.push(0)
+            }),
+            ("are not whole instructions", |image| {
+                image.functions[1].code.clear()
+            }),
+            ("has an exception table", |image| {
+                image.functions[0].extable = vec![abi::Extable::default()];
+            }),
+            ("half a wide load", |image| {
+                image.functions[1]
+                    .code
+                    .copy_from_slice(&[0x18, 1, 0, 0, 0, 0, 0, 0]);
+            }),
+            ("half a wide load", |image| image.functions[0].code[9] = 1),
+            // The call and the load of function 1.
+            ("does not have", |image| image.functions[0].code[34] = 2),
+            ("does not have", |image| image.functions[0].code[43] = 0x80),
+            ("has an address of one", |image| {
+                image.functions[0].code[36] = 1
+            }),
+            ("has an address of one", |image| {
+                image.functions[0].code[52] = 1
+            }),
+            ("tail call 0 does not lie", |image| {
+                image.pokes[0].bypass = 8.into()
+            }),
+            ("form 1 is none of such code's", |image| {
+                image.functions[0].relocs[0].form = Form::Rel32
+            }),
+            ("is not one whose address has this form", |image| {
+                image.functions[0].relocs[0].form = Form::BpfCall;
+                image.functions[0].relocs[0].target = Target::Symbol(0);
+            }),
+            // A call of the program's own.
+            ("is not one whose address has this form", |image| {
+                image.functions[0].relocs[1].offset = 32
+            }),
+            ("within an instruction", |image| {
+                image.functions[0].relocs[1].offset = 20
+            }),
+            ("bytecode has no such address", |image| {
+                image.functions[0].relocs[0].target = Target::Function(1)
+            }),
+            ("bytecode has no such address", |image| {
+                image.functions[0].relocs[1].target = Target::ProgAux
+            }),
+        ];
+        for (what, change) in changes {
+            let mut image = bytecode();
+            change(&mut image);
+            let error = parse(&image.to_sections().unwrap()).unwrap_err();
+            assert!(error.to_string().contains(what), "{what}: {error}");
+        }
+    }
+
+    #[test]
     fn heads_that_are_not_this_version_are_refused() {
         let whole = image().to_sections().unwrap();
         let changes: [(&str, usize, u8); 7] = [
@@ -859,8 +948,10 @@ mod tests {
         fn damaged_sections_are_refused_or_mean_what_they_say(
             changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
             of_symbols in any::<bool>(),
+            of_bytecode in any::<bool>(),
         ) {
-            let mut sections = image().to_sections().unwrap();
+            let image = if of_bytecode { bytecode() } else { image() };
+            let mut sections = image.to_sections().unwrap();
             let bytes = match of_symbols {
                 true => &mut sections.symbols,
                 false => &mut sections.image,
