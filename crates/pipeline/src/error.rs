@@ -108,12 +108,17 @@ pub enum Problem {
 impl Problem {
     /// Why there is neither image of a program; most often, it is the same for both.
     pub(crate) fn no_image(native: Self, bytecode: Self) -> Self {
-        if native.to_string() == bytecode.to_string() {
-            return native;
-        }
-        Self::NoImage {
-            native: Box::new(native),
-            bytecode: Box::new(bytecode),
+        match (&native, &bytecode) {
+            // The same pointer, once in machine code and once in the instruction that it is from.
+            (
+                Self::Discover(DiscoverError::UnknownAddress { role, .. }),
+                Self::Discover(DiscoverError::UnknownAddress { role: again, .. }),
+            ) if role == again => bytecode,
+            _ if native.to_string() == bytecode.to_string() => native,
+            _ => Self::NoImage {
+                native: Box::new(native),
+                bytecode: Box::new(bytecode),
+            },
         }
     }
 }

@@ -238,3 +238,148 @@ fn all_programs<T>(
         Err(BuildError::Programs(problems))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use preverify_image::At;
+    use preverify_image::image::TooLarge;
+
+    use super::*;
+
+    fn export() -> Export {
+        Export {
+            name: "program".into(),
+            prog_type: 6,
+            expected_attach_type: 37,
+            attach_btf_id: 0,
+            obstacles: 0,
+            arch: 62,
+            va_bits: 48,
+            conclusions: Default::default(),
+            aux_address: 0,
+            text_address: 0,
+            functions: Vec::new(),
+            pokes: Vec::new(),
+            xlated: Vec::new(),
+            maps: Vec::new(),
+        }
+    }
+
+    fn sections() -> Result<Sections, Problem> {
+        Ok(Sections {
+            image: vec![1],
+            symbols: vec![2],
+        })
+    }
+
+    fn at(instruction: &str) -> Box<At> {
+        Box::new(At {
+            program: "program".into(),
+            function: 0,
+            offset: 8,
+            instruction: instruction.into(),
+        })
+    }
+
+    fn coincidence() -> Problem {
+        let at = at("r1 = 0x1000");
+        let meaning = "map 0".into();
+        Problem::Discover(DiscoverError::SameAddress {
+            at,
+            address: 0x1000,
+            meaning,
+        })
+    }
+
+    fn stray(instruction: &str) -> Problem {
+        let (at, role) = (at(instruction), "it is nobody's");
+        Problem::Discover(DiscoverError::UnknownAddress {
+            at,
+            a: 1,
+            b: 2,
+            role,
+        })
+    }
+
+    fn too_large() -> Problem {
+        Problem::TooLarge(TooLarge::Size { size: 1 << 30 })
+    }
+
+    fn discovered(
+        native: Option<Result<Sections, Problem>>,
+        bytecode: Result<Sections, Problem>,
+    ) -> Discovered {
+        Discovered {
+            function: "count".into(),
+            exports: [export(), export()],
+            native,
+            bytecode,
+        }
+    }
+
+    #[test]
+    fn one_image_is_enough_and_the_other_is_noted() {
+        let all = vec![
+            discovered(Some(sections()), sections()),
+            discovered(Some(Err(too_large())), sections()),
+            discovered(Some(sections()), Err(too_large())),
+            // On 32-bit arm, nobody looks for machine code.
+            discovered(None, sections()),
+        ];
+        let (chosen, notes) = choose(all).unwrap();
+        let images: Vec<_> = chosen
+            .iter()
+            .map(|program| (program.native.is_some(), program.bytecode.is_some()))
+            .collect();
+        assert_eq!(
+            images,
+            [(true, true), (false, true), (true, false), (false, true)]
+        );
+        let notes: Vec<_> = notes.iter().map(ToString::to_string).collect();
+        assert_eq!(notes.len(), 2);
+        assert!(
+            notes[0]
+                .starts_with("`count` is carried without machine code: the image has 1073741824"),
+            "{notes:?}"
+        );
+        assert!(notes[1].contains("without bytecode: "), "{notes:?}");
+    }
+
+    #[test]
+    fn without_any_image_a_program_is_refused() {
+        let refusal = |native, bytecode| {
+            let all = vec![
+                discovered(native, Err(bytecode)),
+                discovered(None, sections()),
+            ];
+            choose(all).err().unwrap().to_string()
+        };
+        let message = refusal(Some(Err(too_large())), coincidence());
+        assert!(message.contains("1 of its programs"), "{message}");
+        assert!(
+            message.contains("`count`: no machine code can be made of it (the image has"),
+            "{message}"
+        );
+        assert!(message.contains("and no bytecode (program"), "{message}");
+        // What is the same for both is said once.
+        let message = refusal(Some(Err(too_large())), too_large());
+        assert!(message.contains("`count`: the image has"), "{message}");
+        let message = refusal(Some(Err(stray("mov rdi, 0x1"))), stray("r1 = 0x1"));
+        assert!(message.contains("`r1 = 0x1`"), "{message}");
+        assert!(!message.contains("mov"), "{message}");
+        let message = refusal(None, too_large());
+        assert!(message.contains("`count`: the image has"), "{message}");
+    }
+
+    #[test]
+    fn only_coincidences_are_worth_another_try() {
+        for (native, bytecode, expected) in [
+            (Some(sections()), sections(), false),
+            (Some(Err(coincidence())), sections(), true),
+            (None, Err(coincidence()), true),
+            (Some(Err(too_large())), Err(stray("r1 = 0x1")), false),
+        ] {
+            assert_eq!(discovered(native, bytecode).depends_on_layout(), expected);
+        }
+    }
+}
