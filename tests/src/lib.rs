@@ -8,6 +8,7 @@
 mod device;
 mod dump;
 mod lab;
+mod subject;
 
 pub use device::{BUSYBOX, Device, DeviceError, LOADER, PROBE, pinned};
 pub use dump::{Entry, Event, events, number};
@@ -16,3 +17,4 @@ pub use lab::{
     object, signer,
 };
 pub use preverify_target::AGENT_VARIABLE;
+pub use subject::{Subject, assert_reason, assert_refused, image, is_refused, refusal};

@@ -3,14 +3,17 @@
 //!
 //! Most cases are signed by the trusted signer: that a signature holds must not be the only line of defence.
 
-use preverify_abi::image::ImageHeader;
-use preverify_bundle::{Algorithm, Bundle, Manifest, MapUse, Section, Signer};
-use preverify_lab::{BUSYBOX, Device, LOADER, Lab, PROBE, object};
-use preverify_pipeline::{Object, Verified};
-use preverify_probe::{Answer, Case, Load, Map, Refusal};
-use preverify_target::DeviceOptions;
-use sha2::{Digest, Sha256};
 use std::time::Duration;
+
+use preverify_abi::image::{IMAGE_NATIVE, ImageHeader};
+use preverify_bundle::{Algorithm, Bundle, Signer};
+use preverify_lab::{
+    BUSYBOX, Device, LOADER, Lab, PROBE, Subject, assert_reason, assert_refused, image, is_refused,
+    object, refusal,
+};
+use preverify_pipeline::Object;
+use preverify_probe::{Answer, Case, Map, Refusal};
+use preverify_target::DeviceOptions;
 use zerocopy::FromBytes;
 
 const EINVAL: i32 = 22;
@@ -24,143 +27,15 @@ const CAP_SYS_ADMIN: u8 = 21;
 const CAP_PERFMON: u8 = 38;
 const CAP_BPF: u8 = 39;
 
-/// A verified object, its bundle, and honest questions about it.
-struct Subject {
-    lab: Lab,
-    verified: Verified,
-    bundle: Bundle,
-}
-
-impl Subject {
-    fn new() -> Self {
-        let lab = Lab::new().unwrap();
-        let verified = lab.verify(&object("refusals").unwrap()).unwrap();
-        let bundle = lab.bundle(&verified).unwrap();
-        Self {
-            lab,
-            verified,
-            bundle,
-        }
-    }
-
-    fn boot(&self) -> Device {
-        self.lab.boot_for_probes(DeviceOptions::default()).unwrap()
-    }
-
-    fn program(&self, function: &str) -> usize {
-        let mut programs = self.verified.loaded.programs.iter();
-        programs
-            .position(|program| program.function == function)
-            .unwrap()
-    }
-
-    /// Opens the bundle and loads a program with maps as they must be: it succeeds.
-    fn honest(&self, function: &str) -> Case {
-        let program = self.program(function);
-        let target = &self.bundle.manifest().targets[0];
-        let native = target.programs[program].native.unwrap();
-        let section = |id| self.bundle.section(id).unwrap().to_vec();
-        let maps = target.programs[program].maps.iter();
-        Case {
-            manifest: self.bundle.manifest_bytes().to_vec(),
-            signature: self.bundle.signature().unwrap().to_vec(),
-            load: Some(Load {
-                program: u32::try_from(program).unwrap(),
-                image: section(native.image),
-                symbols: section(native.symbols.unwrap()),
-                maps: maps.map(|&map| self.map(map as usize)).collect(),
-            }),
-            without: Vec::new(),
-            times: 1,
-        }
-    }
-
-    /// A map as it must be.
-    fn map(&self, index: usize) -> Map {
-        let map = &self.bundle.manifest().targets[0].maps[index];
-        Map {
-            map_type: map.map_type,
-            key_size: map.key_size,
-            value_size: map.value_size,
-            max_entries: map.max_entries,
-            map_flags: map.map_flags,
-            map_extra: map.map_extra,
-            contents: map
-                .contents
-                .map(|id| self.bundle.section(id).unwrap().to_vec()),
-            frozen: map.usage == MapUse::Constant,
-            inner: None,
-        }
-    }
-
-    /// The honest case with another manifest, which the trusted signer has signed.
-    fn with_manifest(&self, function: &str, change: impl FnOnce(&mut Manifest)) -> Case {
-        let mut manifest = self.bundle.manifest().clone();
-        change(&mut manifest);
-        let manifest = manifest.encode().unwrap();
-        Case {
-            signature: self.lab.signer.sign(&manifest).unwrap(),
-            manifest,
-            ..self.honest(function)
-        }
-    }
-
-    /// The honest case with another image, whose digest is in a manifest that the trusted signer has signed.
-    fn with_image(&self, function: &str, image: Vec<u8>) -> Case {
-        let native = self.bundle.manifest().targets[0].programs[self.program(function)].native;
-        let index = native.unwrap().image.index();
-        let mut case = self.with_manifest(function, |manifest| {
-            let Section { kind, .. } = manifest.sections[index];
-            manifest.sections[index] = Section {
-                digest: Sha256::digest(&image).into(),
-                size: u32::try_from(image.len()).unwrap(),
-                kind,
-            };
-        });
-        case.load.as_mut().unwrap().image = image;
-        case
-    }
-}
-
-fn image(case: &Case) -> Vec<u8> {
-    case.load.as_ref().unwrap().image.clone()
-}
-
-fn refusal(answer: &Answer) -> &Refusal {
-    match answer {
-        Answer::NotOpened(refusal) | Answer::NotLoaded(refusal) => refusal,
-        other => panic!("expected a refusal, found {other:?}"),
-    }
-}
-
-fn is_refused(answer: &Answer) -> bool {
-    matches!(answer, Answer::NotOpened(_) | Answer::NotLoaded(_))
-}
-
-/// Every refusal says why.
-fn assert_refused(answer: &Answer, what: &str) {
-    assert!(is_refused(answer), "{what}: {answer:?}");
-    let Refusal { errno, reason } = refusal(answer);
-    assert!(*errno != 0, "{what}: no errno");
-    assert!(!reason.is_empty(), "{what}: no reason with errno {errno}");
-    assert!(
-        !reason.contains('\n') && reason.len() > 8,
-        "{what}: {reason:?} is no sentence"
-    );
-}
-
-fn assert_reason(answer: &Answer, errno: i32, words: &str) {
-    let found = refusal(answer);
-    assert!(
-        found.errno == errno && found.reason.contains(words),
-        "expected errno {errno} and \"{words}\", found {found:?}"
-    );
+/// The object that all questions are about.
+fn subject() -> Subject {
+    Subject::new(Lab::new().unwrap(), "refusals", IMAGE_NATIVE).unwrap()
 }
 
 #[test]
 fn bundles_that_are_not_as_signed() {
-    let subject = Subject::new();
-    let mut device = subject.boot();
+    let subject = subject();
+    let mut device = subject.boot().unwrap();
     let honest = subject.honest("on_packet");
     let open_only = Case {
         load: None,
@@ -228,7 +103,7 @@ fn bundles_that_are_not_as_signed() {
 
 #[test]
 fn an_ecdsa_signer_is_as_good() {
-    let mut subject = Subject::new();
+    let mut subject = subject();
     subject.lab.signer = Signer::generate(
         Algorithm::EcdsaP256,
         "laboratory P-256",
@@ -236,7 +111,7 @@ fn an_ecdsa_signer_is_as_good() {
     )
     .unwrap();
     subject.bundle = subject.lab.bundle(&subject.verified).unwrap();
-    let mut device = subject.boot();
+    let mut device = subject.boot().unwrap();
     let honest = subject.honest("on_packet");
     let mut damaged = honest.clone();
     *damaged.signature.last_mut().unwrap() ^= 1;
@@ -248,7 +123,7 @@ fn an_ecdsa_signer_is_as_good() {
 
 #[test]
 fn nothing_loads_before_the_keyring_is_sealed() {
-    let subject = Subject::new();
+    let subject = subject();
     let mut device = subject
         .lab
         .boot_untrusting(DeviceOptions::default())
@@ -267,45 +142,71 @@ fn nothing_loads_before_the_keyring_is_sealed() {
 
 #[test]
 fn bundles_for_other_machines() {
-    let subject = Subject::new();
-    let mut device = subject.boot();
-    let change = |change: &dyn Fn(&mut preverify_bundle::Target)| {
-        subject.with_manifest("on_packet", |manifest| change(&mut manifest.targets[0]))
-    };
-    let cases = [
-        change(&|target| target.build_id[0] ^= 1),
-        change(&|target| target.fingerprint.arch.set(183)),
-        change(&|target| target.fingerprint.page_shift.set(14)),
-        change(&|target| target.fingerprint.va_bits.set(39)),
-        change(&|target| target.fingerprint.cpu_limit.set(1)),
-        change(&|target| target.fingerprint.jit_flags ^= 1),
-        change(&|target| target.fingerprint.jit_flags ^= 1 << 1),
-        change(&|target| target.fingerprint.policy ^= 1),
-        change(&|target| target.fingerprint.return_thunk.set(4096)),
-        change(&|target| target.fingerprint.jit_harden.set(1)),
-        change(&|target| target.fingerprint.cfi_mode.set(77)),
-        // More CPUs than the device has: that is allowed.
-        change(&|target| target.fingerprint.cpu_limit.set(4096)),
+    let subject = subject();
+    let mut device = subject.boot().unwrap();
+    // What the verifier's conclusions depend on.
+    let unopened = [
+        on(&subject, &|target| target.build_id[0] ^= 1),
+        on(&subject, &|target| target.fingerprint.arch.set(183)),
+        on(&subject, &|target| target.fingerprint.page_shift.set(14)),
+        on(&subject, &|target| target.fingerprint.cpu_limit.set(1)),
+        on(&subject, &|target| target.fingerprint.policy ^= 1),
+        on(&subject, &|target| target.fingerprint.policy ^= 1 << 2),
     ];
-    let answers = device.probe(&cases).unwrap();
-    let (more_cpus, refused) = answers.split_last().unwrap();
-    for (index, answer) in refused.iter().enumerate() {
+    let answers = device.probe(&unopened).unwrap();
+    for (index, answer) in answers.iter().enumerate() {
         assert!(
             matches!(answer, Answer::NotOpened(_)),
             "case {index}: {answer:?}"
         );
         assert_refused(answer, &format!("case {index}"));
     }
-    assert!(refusal(&refused[0]).reason.contains("kernel"));
-    assert!(refusal(&refused[5]).reason.contains("BMI2"));
-    assert_eq!(*more_cpus, Answer::Done);
+    assert!(refusal(&answers[0]).reason.contains("kernel"));
+
+    // What machine code depends on: with bytecode, the bundle is some use.
+    let unloaded = device.probe(&for_other_machine_code(&subject)).unwrap();
+    for (index, answer) in unloaded.iter().enumerate() {
+        assert!(
+            matches!(answer, Answer::NotLoaded(_)),
+            "case {index}: {answer:?}"
+        );
+        assert_refused(answer, &format!("case {index}"));
+    }
+    assert!(refusal(&unloaded[0]).reason.contains("BMI2"));
+
+    // More CPUs than the device has: that is allowed.
+    let more_cpus = on(&subject, &|target| target.fingerprint.cpu_limit.set(4096));
+    assert_eq!(device.probe(&[more_cpus]).unwrap(), [Answer::Done]);
+
+    let native = subject.without_bytecode().unwrap();
+    let unopened = device.probe(&for_other_machine_code(&native)).unwrap();
+    for (unopened, unloaded) in unopened.iter().zip(&unloaded) {
+        assert!(matches!(unopened, Answer::NotOpened(_)), "{unopened:?}");
+        assert_eq!(refusal(unopened), refusal(unloaded));
+    }
     device.healthy_log().unwrap();
+}
+
+fn for_other_machine_code(subject: &Subject) -> [Case; 6] {
+    [
+        on(subject, &|target| target.fingerprint.jit_flags ^= 1),
+        on(subject, &|target| target.fingerprint.jit_flags ^= 1 << 1),
+        on(subject, &|target| target.fingerprint.va_bits.set(39)),
+        on(subject, &|target| target.fingerprint.return_thunk.set(4096)),
+        on(subject, &|target| target.fingerprint.jit_harden.set(1)),
+        on(subject, &|target| target.fingerprint.cfi_mode.set(77)),
+    ]
+}
+
+/// The honest case, for another machine.
+fn on(subject: &Subject, change: &dyn Fn(&mut preverify_bundle::Target)) -> Case {
+    subject.with_manifest("on_packet", |manifest| change(&mut manifest.targets[0]))
 }
 
 #[test]
 fn malformed_bundles_with_good_signatures() {
-    let subject = Subject::new();
-    let mut device = subject.boot();
+    let subject = subject();
+    let mut device = subject.boot().unwrap();
     let honest = subject.honest("on_packet");
     let sign = |manifest: Vec<u8>| Case {
         signature: subject.lab.signer.sign(&manifest).unwrap(),
@@ -351,8 +252,8 @@ fn relocations_outside_the_image() {
     const FORM: usize = 4;
     const KIND: usize = 6;
     const INDEX: usize = 8;
-    let subject = Subject::new();
-    let mut device = subject.boot();
+    let subject = subject();
+    let mut device = subject.boot().unwrap();
     let whole = image(&subject.honest("on_packet"));
     let header = ImageHeader::read_from_prefix(&whole).unwrap().0;
     let relocs = header.relocs.offset.get() as usize;
@@ -378,8 +279,8 @@ fn relocations_outside_the_image() {
 /// Images with random damage that the trusted signer has signed: whatever is not refused is loaded, and closed.
 #[test]
 fn damaged_images_with_good_signatures_harm_nothing() {
-    let subject = Subject::new();
-    let mut device = subject.boot();
+    let subject = subject();
+    let mut device = subject.boot().unwrap();
     let whole = image(&subject.honest("on_packet"));
     let header = ImageHeader::read_from_prefix(&whole).unwrap().0;
     let bytes = |table: preverify_abi::Table, record: u32| {
@@ -411,8 +312,8 @@ fn damaged_images_with_good_signatures_harm_nothing() {
 
 #[test]
 fn maps_that_differ_from_the_verified_ones() {
-    let subject = Subject::new();
-    let mut device = subject.boot();
+    let subject = subject();
+    let mut device = subject.boot().unwrap();
     let honest = subject.honest("on_packet");
     let names: Vec<_> = {
         let target = &subject.bundle.manifest().targets[0];
@@ -485,8 +386,8 @@ fn maps_that_differ_from_the_verified_ones() {
 
 #[test]
 fn callers_without_the_capabilities() {
-    let subject = Subject::new();
-    let mut device = subject.boot();
+    let subject = subject();
+    let mut device = subject.boot().unwrap();
     let without = |function: &str, capabilities: &[u8]| Case {
         without: capabilities.to_vec(),
         ..subject.honest(function)
@@ -509,8 +410,8 @@ fn callers_without_the_capabilities() {
 
 #[test]
 fn nothing_leaks() {
-    let subject = Subject::new();
-    let mut device = subject.boot();
+    let subject = subject();
+    let mut device = subject.boot().unwrap();
     let times = |times: u32, case: Case| Case { times, ..case };
     let mut failing = subject.honest("on_packet");
     failing.load.as_mut().unwrap().maps.reverse();
@@ -576,8 +477,8 @@ fn settled(device: &mut Device) -> Vec<(&'static str, u64)> {
 
 #[test]
 fn programs_outlive_the_module() {
-    let subject = Subject::new();
-    let mut device = subject.boot();
+    let subject = subject();
+    let mut device = subject.boot().unwrap();
     device
         .put("/tmp/bundle.pvb", 0o644, subject.bundle.to_bytes())
         .unwrap();
@@ -606,13 +507,22 @@ fn programs_outlive_the_module() {
     device.healthy_log().unwrap();
 }
 
-/// Loads a bundle on a device that is no match; returns the complaint.
+/// Loads a bundle on a device that is no match for its machine code; returns the complaint.
 fn complaint(device: &mut Device, bundle: &Bundle) -> String {
+    const PINS: &str = "/sys/fs/bpf/x";
     device
         .put("/tmp/bundle.pvb", 0o644, bundle.to_bytes())
         .unwrap();
     let reply = device
-        .try_run(&[LOADER, "load", "/tmp/bundle.pvb", "--pin", "/sys/fs/bpf/x"])
+        .try_run(&[
+            LOADER,
+            "load",
+            "/tmp/bundle.pvb",
+            "--pin",
+            PINS,
+            "--image",
+            "native",
+        ])
         .unwrap();
     let complaint = String::from_utf8_lossy(&reply.stderr).into_owned();
     assert_eq!(reply.status, 3, "{complaint}");
@@ -624,7 +534,7 @@ fn complaint(device: &mut Device, bundle: &Bundle) -> String {
 
 #[test]
 fn other_processors_mitigations_and_kernels() {
-    let subject = Subject::new();
+    let subject = subject();
     let lab = &subject.lab;
     let boot = |options: DeviceOptions| lab.boot(options).unwrap();
 
@@ -663,8 +573,8 @@ fn other_processors_mitigations_and_kernels() {
 /// The probe tells the truth: what is honest loads.
 #[test]
 fn honest_questions_are_answered() {
-    let subject = Subject::new();
-    let mut device = subject.boot();
+    let subject = subject();
+    let mut device = subject.boot().unwrap();
     let cases = [subject.honest("on_packet"), subject.honest("on_sleep")];
     assert_eq!(device.probe(&cases).unwrap(), [Answer::Done, Answer::Done]);
     assert!(device.run(&[PROBE]).is_err());
@@ -674,10 +584,14 @@ fn honest_questions_are_answered() {
 /// An object with nothing in it that a device could refuse.
 #[test]
 fn the_subject_has_what_is_checked() {
-    let subject = Subject::new();
+    let subject = subject();
     let Object { elf, .. } = object("refusals").unwrap();
     assert!(!elf.is_empty());
     let programs = &subject.verified.programs;
-    let relocations: usize = programs.iter().map(|p| p.proof.relocations).sum();
+    let relocations: usize = programs
+        .iter()
+        .filter_map(|program| program.native.as_ref())
+        .map(|native| native.proof.relocations)
+        .sum();
     assert!(relocations > 5);
 }

@@ -24,6 +24,8 @@ pub struct Case {
 pub struct Load {
     /// Its number in the manifest.
     pub program: u32,
+    /// Of which kind the image is: `IMAGE_*`.
+    pub kind: u32,
     /// Its image.
     pub image: Vec<u8>,
     /// The image's symbols.
@@ -58,8 +60,15 @@ pub struct Map {
 /// The kernel part's answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
-    /// It did all that was asked.
+    /// It loaded what was asked for.
     Done,
+    /// It opened the bundle, and nothing was to be loaded.
+    Opened {
+        /// Which images fit: `OPEN_*`.
+        fit: u32,
+        /// Why native images do not fit, if they do not.
+        reason: String,
+    },
     /// It did not open the bundle.
     NotOpened(Refusal),
     /// It opened the bundle, but did not load the program.

@@ -68,16 +68,20 @@ fn answer(device: BorrowedFd<'_>, case: &Case) -> io::Result<Answer> {
 }
 
 fn once(device: BorrowedFd<'_>, case: &Case, maps: &[MapHandle]) -> Answer {
-    let mut open = FromZeros::new_zeroed();
+    let mut open: preverify_abi::ioctl::Open = FromZeros::new_zeroed();
     let bundle = match ioctl::open(device, &case.manifest, &case.signature, &mut open) {
         Ok(bundle) => bundle,
         Err(error) => return Answer::NotOpened(refusal(&error, &open.reason)),
     };
     let Some(load) = &case.load else {
-        return Answer::Done;
+        return Answer::Opened {
+            fit: open.fit,
+            reason: sentence(&open.reason),
+        };
     };
     let mut argument: preverify_abi::ioctl::Load = FromZeros::new_zeroed();
     argument.program = load.program;
+    argument.kind = load.kind;
     let maps: Vec<_> = maps.iter().map(AsFd::as_fd).collect();
     match ioctl::load(
         bundle.as_fd(),
@@ -126,9 +130,13 @@ fn create(map: &Map, before: &[MapHandle]) -> io::Result<MapHandle> {
 }
 
 fn refusal(error: &io::Error, reason: &[u8]) -> Refusal {
-    let end = reason.iter().position(|&byte| byte == 0);
     Refusal {
         errno: error.raw_os_error().unwrap_or(0),
-        reason: String::from_utf8_lossy(&reason[..end.unwrap_or(reason.len())]).into_owned(),
+        reason: sentence(reason),
     }
+}
+
+fn sentence(reason: &[u8]) -> String {
+    let end = reason.iter().position(|&byte| byte == 0);
+    String::from_utf8_lossy(&reason[..end.unwrap_or(reason.len())]).into_owned()
 }
