@@ -65,7 +65,7 @@ pub fn probe() -> Result<PathBuf, RunError> {
 
 /// Whoever restores verifier VMs looks for the agent beside itself.
 fn put_beside(program: &Path, agent: &Path) -> Result<(), RunError> {
-    let beside = program.with_file_name("preverify-agent");
+    let beside = program.with_file_name("preverify-agent-x86_64");
     fs::copy(agent, &beside)
         .map(drop)
         .map_err(file_error(&beside))

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use clap::{Args, Subcommand};
 use preverify_target::{
-    AddRequest, DebianKernel, Hardware, KernelFiles, Source, Store, Target, TargetError,
+    AddRequest, DebianKernel, HardwareRequest, KernelFiles, Source, Store, Target, TargetError,
     default_cache, fingerprint_words,
 };
 use serde_json::{Value, json};
@@ -48,7 +48,7 @@ pub struct Add {
     /// What to call the target [default: the kernel's release].
     #[arg(long)]
     name: Option<String>,
-    /// A kernel's file (bzImage), instead of SOURCE.
+    /// A kernel's file (bzImage, Image, zImage), instead of SOURCE.
     #[arg(long, conflicts_with = "source", requires_all = ["modules", "headers"])]
     kernel: Option<PathBuf>,
     /// The modules of --kernel: a folder like /lib/modules/RELEASE.
@@ -57,27 +57,27 @@ pub struct Add {
     /// What modules for --kernel are built against: its build folder. It must stay.
     #[arg(long, value_name = "DIR", requires = "kernel")]
     headers: Option<PathBuf>,
+    /// A file with the kernel's BTF, for a kernel that was built without.
+    #[arg(long, value_name = "FILE")]
+    btf: Option<PathBuf>,
     /// The CPU that devices have, by QEMU's name. `max` is everything that QEMU can do on this
-    /// host.
-    #[arg(long, value_name = "MODEL", default_value_t = Hardware::default().cpu)]
-    cpu: String,
+    /// host [default: max for x86_64, cortex-a72 for arm64, cortex-a15 for arm].
+    #[arg(long, value_name = "MODEL")]
+    cpu: Option<String>,
+    /// arm64: devices start the kernel at exception level 2 (most boards do).
+    #[arg(long)]
+    el2: bool,
     /// What devices have on the kernel's command line, as far as verification depends on it
     /// (mitigations=, lsm=).
-    #[arg(
-        long,
-        value_name = "TEXT",
-        default_value = "",
-        hide_default_value = true
-    )]
-    cmdline: String,
-    /// The most CPUs that a device may have.
+    #[arg(long, value_name = "TEXT")]
+    cmdline: Option<String>,
+    /// The most CPUs that a device may have [default: 8].
     #[arg(
         long,
         value_name = "NUMBER",
-        default_value_t = Hardware::default().max_cpus,
         value_parser = clap::value_parser!(u32).range(1..=255)
     )]
-    max_cpus: u32,
+    max_cpus: Option<u32>,
 }
 
 /// Carries out a command.
@@ -124,12 +124,14 @@ fn request(add: Add) -> AddRequest {
     AddRequest {
         source,
         name: add.name,
-        hardware: Hardware {
+        hardware: HardwareRequest {
             cpu: add.cpu,
+            el2: add.el2.then_some(true),
             command_line: add.cmdline,
             max_cpus: add.max_cpus,
-            ..Hardware::default()
+            ..HardwareRequest::default()
         },
+        btf: add.btf,
     }
 }
 

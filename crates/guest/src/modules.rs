@@ -14,7 +14,7 @@ use crate::error::AgentError;
 /// `MODULE_INIT_COMPRESSED_FILE`: the kernel unpacks it.
 const COMPRESSED: i32 = 4;
 
-/// Inserts all modules of a folder, by name. A folder that does not exist has none.
+/// Inserts all modules of a folder, by name. A folder that does not exist has none; other files may lie there, too.
 pub fn insert_all(folder: &Path) -> Result<(), AgentError> {
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -23,12 +23,19 @@ pub fn insert_all(folder: &Path) -> Result<(), AgentError> {
     let mut files = Vec::new();
     for entry in entries {
         let path = entry.map_err(AgentError::file("read", folder))?.path();
-        if path.is_file() {
+        if is_module(&path) {
             files.push(path);
         }
     }
     files.sort();
     files.iter().try_for_each(|file| insert(file))
+}
+
+/// Whether a file is a module, packed or not.
+fn is_module(path: &Path) -> bool {
+    let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+    let end = name.rsplit_once(".ko").map(|(_, end)| end);
+    matches!(end, Some("" | ".xz" | ".gz" | ".zst"))
 }
 
 /// Inserts a module of this kernel, after those that it depends on.

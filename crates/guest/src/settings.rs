@@ -12,6 +12,8 @@ const SETTINGS: &[(&str, &str)] = &[
     // The host relocates by the addresses that this kernel shows.
     ("kernel/kptr_restrict", "0"),
     ("kernel/perf_event_paranoid", "-1"),
+    // Some kernels would interpret the programs.
+    ("net/core/bpf_jit_enable", "1"),
     // Warnings and worse reach the console; the rest is in the kernel's log.
     ("kernel/printk", "5 4 1 7"),
     // What a broken kernel says is no verdict: the host shall see it die.

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use preverify_vm::Accelerator;
+use preverify_vm::{Accelerator, MachineKind};
 use serde::{Deserialize, Serialize};
 
 use crate::error::TargetError;
@@ -48,9 +48,16 @@ impl Accelerators {
         Self { path, known }
     }
 
-    /// What runs a kernel, as far as that is clear without a boot: the environment says it, or KVM
-    /// is not there, or a boot has told.
-    pub(crate) fn get(&self, kernel: &str) -> Result<Option<Accelerator>, TargetError> {
+    /// What runs a kernel, as far as that is clear without a boot: this host's processor does not know its code, or
+    /// the environment says it, or KVM is not there, or a boot has told.
+    pub(crate) fn get(
+        &self,
+        machine: MachineKind,
+        kernel: &str,
+    ) -> Result<Option<Accelerator>, TargetError> {
+        if !machine.is_native() {
+            return Ok(Some(Accelerator::Tcg));
+        }
         if let Some(chosen) = Accelerator::from_environment()? {
             return Ok(Some(chosen));
         }

@@ -5,19 +5,23 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use preverify_abi::kinds::Architecture;
+
+use crate::arch::Arch;
 use crate::error::TargetError;
 use crate::files::at;
 
-/// Says where the agent is, if not beside this program.
+/// Names the folder with the agents, if they are not beside this program.
 pub const AGENT_VARIABLE: &str = "PREVERIFY_AGENT";
 
-/// Finds the agent, and makes sure that it runs without libraries.
-pub(crate) fn find() -> Result<PathBuf, TargetError> {
+/// Finds the agent for an architecture, and makes sure that it runs without libraries.
+pub(crate) fn find(arch: Arch) -> Result<PathBuf, TargetError> {
+    let name = format!("preverify-agent-{}", arch.architecture());
     let path = match env::var_os(AGENT_VARIABLE) {
-        Some(path) if !path.is_empty() => PathBuf::from(path),
+        Some(folder) if !folder.is_empty() => PathBuf::from(folder).join(name),
         _ => env::current_exe()
             .map_err(at("find the path of", Path::new("this program")))?
-            .with_file_name("preverify-agent"),
+            .with_file_name(name),
     };
     let mut head = Vec::new();
     match File::open(&path) {
@@ -28,27 +32,37 @@ pub(crate) fn find() -> Result<PathBuf, TargetError> {
             .and_then(|file| file.take(HEAD).read_to_end(&mut head))
             .map_err(at("read", &path))?,
     };
-    match is_static(&head) {
+    match is_static(&head, arch.architecture()) {
         Some(true) => Ok(path),
-        _ => Err(TargetError::Agent { path }),
+        _ => Err(TargetError::Agent {
+            path,
+            architecture: arch.architecture(),
+        }),
     }
 }
 
 /// The program headers of every linker's output lie within this many bytes.
 const HEAD: u64 = 4096;
 
-/// Whether an x86_64 program names no dynamic loader. `None` if it is no such program.
-fn is_static(head: &[u8]) -> Option<bool> {
-    const EM_X86_64: u64 = 62;
+/// Whether a program for an architecture names no dynamic loader. `None` if it is no such program.
+fn is_static(head: &[u8], Architecture(machine): Architecture) -> Option<bool> {
     const PT_INTERP: u64 = 3;
-    if !head.starts_with(b"\x7fELF\x02\x01") || field(head, 18, 2)? != EM_X86_64 {
+    let (offset, size, count) = match head.get(..6)? {
+        b"\x7fELF\x01\x01" => (
+            field(head, 28, 4)?,
+            field(head, 42, 2)?,
+            field(head, 44, 2)?,
+        ),
+        b"\x7fELF\x02\x01" => (
+            field(head, 32, 8)?,
+            field(head, 54, 2)?,
+            field(head, 56, 2)?,
+        ),
+        _ => return None,
+    };
+    if field(head, 18, 2)? != u64::from(machine) {
         return None;
     }
-    let (offset, size, count) = (
-        field(head, 32, 8)?,
-        field(head, 54, 2)?,
-        field(head, 56, 2)?,
-    );
     for index in 0..count {
         let at = usize::try_from(offset.checked_add(index * size)?).ok()?;
         if field(head, at, 4)? == PT_INTERP {
@@ -68,6 +82,8 @@ fn field(bytes: &[u8], offset: usize, size: usize) -> Option<u64> {
 mod tests {
     use super::*;
 
+    const HOST: Architecture = Architecture::X86_64;
+
     fn head(path: impl AsRef<Path>) -> Vec<u8> {
         let mut head = Vec::new();
         let file = File::open(path).unwrap();
@@ -78,7 +94,7 @@ mod tests {
     #[test]
     fn a_dynamic_program_is_seen() {
         let mut program = head("/bin/sh");
-        assert_eq!(is_static(&program), Some(false));
+        assert_eq!(is_static(&program, HOST), Some(false));
         // Without the header that names the loader, it would be static.
         let table = usize::try_from(field(&program, 32, 8).unwrap()).unwrap();
         for index in 0..usize::try_from(field(&program, 56, 2).unwrap()).unwrap() {
@@ -87,15 +103,29 @@ mod tests {
                 program[at] = 4;
             }
         }
-        assert_eq!(is_static(&program), Some(true));
+        assert_eq!(is_static(&program, HOST), Some(true));
     }
 
     #[test]
     fn truncated_programs_and_other_files_are_none() {
         let program = head("/bin/sh");
+        assert_eq!(is_static(&program, Architecture::ARM64), None);
         for size in 0..64 {
-            assert_eq!(is_static(&program[..size]), None, "{size} bytes");
+            assert_eq!(is_static(&program[..size], HOST), None, "{size} bytes");
         }
-        assert_eq!(is_static(b"#!/bin/sh\n"), None);
+        assert_eq!(is_static(b"#!/bin/sh\n", HOST), None);
+    }
+
+    #[test]
+    fn programs_of_32_bits_have_shorter_headers() {
+        let mut program = vec![0; 52 + 2 * 32];
+        program[..6].copy_from_slice(b"\x7fELF\x01\x01");
+        program[18] = 40;
+        program[28] = 52;
+        program[42] = 32;
+        program[44] = 2;
+        assert_eq!(is_static(&program, Architecture::ARM), Some(true));
+        program[52 + 32] = 3;
+        assert_eq!(is_static(&program, Architecture::ARM), Some(false));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::arch::Arch;
 use crate::error::TargetError;
 
 /// A kernel's configuration.
@@ -12,11 +13,13 @@ pub(crate) struct Config<'a> {
 
 /// Options without which a kernel cannot be a target, and what needs them.
 const NEEDED: &[(&str, &str)] = &[
-    ("X86_64", "only x86_64 is supported so far"),
     ("BPF_SYSCALL", "there is no BPF without it"),
     ("BPF_JIT", "there is no machine code without it"),
     ("MODULES", "the kernel part is a module"),
-    ("KALLSYMS", "the kernel part looks symbols up by name"),
+    (
+        "KALLSYMS_ALL",
+        "the kernel part looks symbols up by name, those of data among them",
+    ),
     (
         "KPROBES",
         "the kernel part finds the look-up of symbols by a probe",
@@ -25,14 +28,40 @@ const NEEDED: &[(&str, &str)] = &[
     ("DEVTMPFS", "the agent finds its devices there"),
     ("VIRTIO_PCI", "the agent talks through a virtio device"),
     ("VIRTIO_CONSOLE", "the agent talks through a virtio port"),
-    (
-        "RANDOMIZE_BASE",
-        "addresses are told from constants by comparing boots with different layouts",
-    ),
 ];
+
+const KASLR: (&str, &str) = (
+    "RANDOMIZE_BASE",
+    "addresses are told from constants by comparing boots with different layouts",
+);
+const BUS: (&str, &str) = (
+    "PCI_HOST_GENERIC",
+    "QEMU's machine `virt` has its devices on such a bus",
+);
+const CONSOLE: (&str, &str) = (
+    "SERIAL_AMBA_PL011_CONSOLE",
+    "QEMU's machine `virt` has no other console: what goes wrong would not be told",
+);
+
+/// What an architecture needs beside that.
+const fn needed_by(arch: Arch) -> &'static [(&'static str, &'static str)] {
+    match arch {
+        Arch::X86_64 => &[("X86_64", "its file is one of x86_64"), KASLR],
+        Arch::Arm64 => &[("ARM64", "its file is one of arm64"), KASLR, BUS, CONSOLE],
+        Arch::Arm => &[
+            ("ARM", "its file is one of arm"),
+            ("ARCH_VIRT", "QEMU's machine `virt` is what runs it"),
+            BUS,
+            CONSOLE,
+        ],
+    }
+}
 
 /// Options that decide over verdicts, code or the kernel part, for people to read.
 const TELLING: &[&str] = &[
+    "ARM64_BTI_KERNEL",
+    "ARM64_PTR_AUTH_KERNEL",
+    "ARM64_VA_BITS",
     "BPF_EVENTS",
     "BPF_JIT_ALWAYS_ON",
     "BPF_JIT_DEFAULT_ON",
@@ -78,24 +107,26 @@ impl<'a> Config<'a> {
     }
 
     /// Refuses a kernel that cannot be a target.
-    pub(crate) fn check(&self, release: &str) -> Result<(), TargetError> {
-        let unfit = |setting: String, reason: &'static str| TargetError::Unfit {
-            release: release.to_owned(),
-            setting,
-            reason,
-        };
-        for (option, reason) in NEEDED {
-            if !matches!(self.get(option), Some("y" | "m")) {
-                return Err(unfit(format!("CONFIG_{option} is not set"), reason));
-            }
-        }
-        match self.get("MODULE_SIG_FORCE") {
-            Some("y") => Err(unfit(
+    pub(crate) fn check(&self, arch: Arch, release: &str) -> Result<(), TargetError> {
+        let missing = needed_by(arch)
+            .iter()
+            .chain(NEEDED)
+            .filter(|(option, _)| !matches!(self.get(option), Some("y" | "m")))
+            .map(|&(option, reason)| (format!("CONFIG_{option} is not set"), reason));
+        let forced = (self.get("MODULE_SIG_FORCE") == Some("y")).then(|| {
+            (
                 "CONFIG_MODULE_SIG_FORCE is set".to_owned(),
                 "it refuses the kernel part, which is not signed with the kernel's own key",
-            )),
-            _ => Ok(()),
+            )
+        });
+        let obstacles: Vec<_> = missing.chain(forced).collect();
+        if obstacles.is_empty() {
+            return Ok(());
         }
+        Err(TargetError::Unfit {
+            release: release.to_owned(),
+            obstacles,
+        })
     }
 
     /// The options that matter here with their values, `n` for those that are not set.
@@ -115,9 +146,10 @@ pub(crate) mod tests {
     use super::*;
 
     /// A configuration that passes.
-    pub(crate) fn fit() -> String {
-        NEEDED
+    pub(crate) fn fit(arch: Arch) -> String {
+        needed_by(arch)
             .iter()
+            .chain(NEEDED)
             .map(|(option, _)| format!("CONFIG_{option}=y\n"))
             .collect()
     }
@@ -136,22 +168,26 @@ pub(crate) mod tests {
 
     #[test]
     fn each_missing_option_is_named() {
-        let whole = fit();
-        Config::parse(&whole).check("6.12").unwrap();
-        for (option, _) in NEEDED {
-            let text = whole.replace(&format!("CONFIG_{option}=y\n"), "");
-            let error = Config::parse(&text).check("6.12").unwrap_err().to_string();
-            assert!(
-                error.contains(&format!("CONFIG_{option} is not set")),
-                "{error}"
-            );
+        for arch in [Arch::X86_64, Arch::Arm64, Arch::Arm] {
+            let whole = fit(arch);
+            let check = |text: &str| Config::parse(text).check(arch, "6.12");
+            check(&whole).unwrap();
+            for (option, _) in needed_by(arch).iter().chain(NEEDED) {
+                let text = whole.replace(&format!("CONFIG_{option}=y\n"), "");
+                let error = check(&text).unwrap_err().to_string();
+                assert!(
+                    error.contains(&format!("CONFIG_{option} is not set")),
+                    "{error}"
+                );
+            }
         }
     }
 
     #[test]
     fn forced_module_signatures_are_refused() {
-        let text = fit() + "CONFIG_MODULE_SIG_FORCE=y\n";
-        let error = Config::parse(&text).check("6.12").unwrap_err().to_string();
+        let text = fit(Arch::Arm64) + "CONFIG_MODULE_SIG_FORCE=y\n";
+        let error = Config::parse(&text).check(Arch::Arm64, "6.12").unwrap_err();
+        let error = error.to_string();
         assert!(error.contains("CONFIG_MODULE_SIG_FORCE is set"), "{error}");
     }
 }

@@ -234,7 +234,7 @@ impl Apt {
 const HOST: &str = "amd64";
 
 /// A package's name without an architecture.
-fn plain(name: &str) -> &str {
+pub(crate) fn plain(name: &str) -> &str {
     name.split_once(':').map_or(name, |(plain, _)| plain)
 }
 

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use preverify_abi::kinds::Architecture;
 use preverify_protocol::PROTOCOL_VERSION;
 use preverify_vm::VmError;
 use preverify_vm::initramfs::InitramfsError;
@@ -11,6 +12,7 @@ use crate::agent::AGENT_VARIABLE;
 use crate::debian::DebianError;
 use crate::files::CACHE_VARIABLE;
 use crate::run::CommandError;
+use crate::source::FLAVOURS;
 
 /// What can go wrong with targets.
 #[derive(Debug, thiserror::Error)]
@@ -50,8 +52,8 @@ pub enum TargetError {
     /// A kernel's source that is none.
     #[error(
         "{text:?} names no kernel: expected debian:SERIES-FLAVOUR (debian:6.12-cloud-amd64) or \
-         debian:RELEASE (debian:6.12.115+deb12-cloud-amd64), with the flavour amd64, cloud-amd64 or \
-         rt-amd64"
+         debian:RELEASE (debian:6.12.115+deb12-cloud-amd64), with one of the flavours {}",
+        flavours()
     )]
     Source {
         /// What was given.
@@ -69,7 +71,11 @@ pub enum TargetError {
         available: Vec<String>,
     },
     /// The kernel's file is none.
-    #[error("{} is no x86_64 kernel (bzImage): found {found}", path.display())]
+    #[error(
+        "{} is no kernel as boot loaders take it (x86_64: bzImage, arm64: Image or Image.gz, arm: zImage): \
+         found {found}",
+        path.display()
+    )]
     NotAKernel {
         /// The file.
         path: PathBuf,
@@ -77,14 +83,34 @@ pub enum TargetError {
         found: String,
     },
     /// A kernel that cannot be a target.
-    #[error("the kernel {release} cannot be a target: {setting}, and {reason}")]
+    #[error(
+        "the kernel {release} cannot be a target; devices need one that is built otherwise:{}",
+        lines(obstacles)
+    )]
     Unfit {
         /// `uname -r`.
         release: String,
-        /// What is wrong with its configuration.
-        setting: String,
-        /// Why that is wrong.
-        reason: &'static str,
+        /// What is wrong with its configuration, and why.
+        obstacles: Vec<(String, &'static str)>,
+    },
+    /// A file that is no BTF.
+    #[error(
+        "{} is no raw BTF, as in /sys/kernel/btf/vmlinux or by `pahole --btf_encode_detached`: found {found}",
+        path.display()
+    )]
+    NotBtf {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        found: String,
+    },
+    /// BTF that is not needed.
+    #[error(
+        "the kernel {release} has BTF of its own (CONFIG_DEBUG_INFO_BTF): leave away the file that was given"
+    )]
+    BtfNotNeeded {
+        /// `uname -r`.
+        release: String,
     },
     /// A folder of modules that is none.
     #[error(
@@ -121,6 +147,16 @@ pub enum TargetError {
         /// The kernel to add.
         expected: String,
     },
+    /// A kernel that is another one than its headers are for.
+    #[error(
+        "the kernel that booted says that it is {found}: expected {expected}, as its headers are"
+    )]
+    OtherRelease {
+        /// As its headers are.
+        expected: String,
+        /// As it says.
+        found: String,
+    },
     /// A module that the kernel does not have.
     #[error("the target's kernel has no module {name} in {}", folder.display())]
     NoModule {
@@ -144,7 +180,7 @@ pub enum TargetError {
     },
     /// The agent is not there.
     #[error(
-        "the agent is not at {}: it belongs beside this program, or where {AGENT_VARIABLE} says",
+        "the agent is not at {}: it belongs beside this program, or in the folder that {AGENT_VARIABLE} names",
         path.display()
     )]
     NoAgent {
@@ -153,13 +189,15 @@ pub enum TargetError {
     },
     /// The agent needs libraries.
     #[error(
-        "the agent {} is not a static x86_64 program, and a virtual machine has no libraries: build \
-         it with -C target-feature=+crt-static, or name another one in {AGENT_VARIABLE}",
+        "the agent {} is not a static {architecture} program, and a virtual machine has no libraries: build \
+         it with -C target-feature=+crt-static, or name another folder in {AGENT_VARIABLE}",
         path.display()
     )]
     Agent {
         /// The agent.
         path: PathBuf,
+        /// What it should be for.
+        architecture: Architecture,
     },
     /// The agent speaks another version of the protocol.
     #[error(
@@ -198,13 +236,15 @@ pub enum TargetError {
     /// All boots have the same layout.
     #[error(
         "{boots} boots of {release} had the same addresses: two layouts are needed to tell addresses \
-         from constants; leave `nokaslr` away, and give the machine a CPU with rdrand"
+         from constants; {hint}"
     )]
     SameLayout {
         /// The kernel.
         release: String,
         /// How often it was booted.
         boots: u32,
+        /// What may help.
+        hint: &'static str,
     },
     /// A target's machine is not what it was.
     #[error(
@@ -271,6 +311,18 @@ fn there_is(known: &[String]) -> String {
     } else {
         format!("there are: {}", known.join(", "))
     }
+}
+
+fn lines(obstacles: &[(String, &str)]) -> String {
+    obstacles
+        .iter()
+        .map(|(setting, reason)| format!("\n    {setting}: {reason}"))
+        .collect()
+}
+
+fn flavours() -> String {
+    let names: Vec<&str> = FLAVOURS.iter().map(|(name, _)| *name).collect();
+    names.join(", ")
 }
 
 fn list(names: &[String]) -> String {

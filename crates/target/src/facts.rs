@@ -33,6 +33,9 @@ pub struct Facts {
     pub security_modules: Vec<String>,
     /// Bytes of the kernel's BTF, if it has one.
     pub btf_size: Option<u64>,
+    /// Bytes of the BTF that was given for a kernel without: CO-RE goes by it, and nothing else.
+    #[serde(default)]
+    pub given_btf_size: Option<u64>,
     /// The options of the kernel's configuration that matter here.
     pub config: BTreeMap<String, String>,
 }
@@ -146,6 +149,7 @@ pub(crate) mod tests {
             return_thunk: Some("srso_return_thunk".into()),
             security_modules: vec!["bpf".into()],
             btf_size: Some(5_000_000),
+            given_btf_size: None,
             config: BTreeMap::new(),
         }
     }

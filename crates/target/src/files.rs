@@ -82,6 +82,10 @@ pub(crate) fn read_text_if_there(path: &Path) -> Result<String, TargetError> {
     }
 }
 
+pub(crate) fn size(path: &Path) -> Result<u64, TargetError> {
+    Ok(fs::metadata(path).map_err(at("read", path))?.len())
+}
+
 pub(crate) fn copy(from: &Path, to: &Path) -> Result<(), TargetError> {
     if let Some(parent) = to.parent() {
         create_folder(parent)?;

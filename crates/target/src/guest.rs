@@ -4,12 +4,17 @@ use std::path::Path;
 
 use preverify_vm::initramfs::Initramfs;
 
+use crate::arch::Arch;
 use crate::error::TargetError;
 use crate::kernel::Kernel;
 use crate::target::{Contents, GuestFile};
 
 /// Modules that the port to the host needs where they are not built in.
 const PORT_MODULES: [&str; 2] = ["virtio_pci", "virtio_console"];
+/// The module of the PCI bus where the machine has no firmware that drives it.
+const BUS_MODULE: &str = "pci_host_generic";
+/// Where the agent finds the kernel's BTF if the kernel has none.
+const BTF_PATH: &str = "/lib/preverify/kernel.btf";
 /// The module of the network cards.
 const NETWORK_MODULE: &str = "virtio_net";
 
@@ -41,6 +46,9 @@ impl Guest<'_> {
                 0o644,
                 self.kernel.config()?,
             )?;
+        if let Some(btf) = self.kernel.given_btf() {
+            guest.host_file(BTF_PATH, 0o644, &btf)?;
+        }
         for GuestFile {
             path,
             mode,
@@ -62,7 +70,11 @@ impl Guest<'_> {
             let path = guest_path(self.kernel.release(), list);
             guest.host_file(&path, 0o644, &folder.join(list))?;
         }
-        let mut names = PORT_MODULES.to_vec();
+        let mut names = Vec::new();
+        if self.kernel.arch() != Arch::X86_64 {
+            names.push(BUS_MODULE);
+        }
+        names.extend(PORT_MODULES);
         if self.network {
             names.push(NETWORK_MODULE);
         }

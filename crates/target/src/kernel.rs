@@ -8,7 +8,9 @@ use std::process::Command;
 use serde::{Deserialize, Serialize};
 
 use crate::Progress;
-use crate::bzimage::BzImage;
+use crate::arch::Arch;
+use crate::boot_file::BootFile;
+use crate::btf;
 use crate::config::Config;
 use crate::debian::{self, Apt};
 use crate::error::TargetError;
@@ -29,6 +31,8 @@ pub(crate) struct Kernel {
 /// `kernel.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Record {
+    #[serde(default)]
+    arch: Arch,
     release: String,
     /// What modules are built against; relative to the kernel's folder, or a folder of the host.
     headers: PathBuf,
@@ -52,7 +56,12 @@ impl Kernel {
         &self.record.release
     }
 
-    /// The bzImage.
+    /// What processors it is for.
+    pub(crate) fn arch(&self) -> Arch {
+        self.record.arch
+    }
+
+    /// Its file, as boot loaders take it.
     pub(crate) fn image(&self) -> PathBuf {
         image(&self.folder, self.release())
     }
@@ -69,6 +78,12 @@ impl Kernel {
 
     pub(crate) fn modules(&self) -> Result<Modules, TargetError> {
         Modules::open(&self.module_folder())
+    }
+
+    /// The file with its BTF, if it was built without and one was given.
+    pub(crate) fn given_btf(&self) -> Option<PathBuf> {
+        let file = given_btf(&self.folder);
+        file.exists().then_some(file)
     }
 
     /// What modules are built against.
@@ -93,14 +108,26 @@ fn modules(folder: &Path, release: &str) -> PathBuf {
     folder.join("root/lib/modules").join(release)
 }
 
-/// What the kernel in these packages is called in the store.
-pub(crate) fn debian_id(packages: &Packages) -> String {
+fn given_btf(folder: &Path) -> PathBuf {
+    folder.join("vmlinux.btf")
+}
+
+/// What the kernel in these packages is called in the store, with the BTF that is given for it.
+pub(crate) fn debian_id(packages: &Packages, btf: Option<&Path>) -> Result<String, TargetError> {
     let mut digest = Digest::default();
     digest.add("debian");
     for offer in &packages.offers {
         digest.add(&offer.file).add(&offer.sha256);
     }
-    digest.id()
+    add_btf(&mut digest, btf)?;
+    Ok(digest.id())
+}
+
+fn add_btf(digest: &mut Digest, btf: Option<&Path>) -> Result<(), TargetError> {
+    if let Some(path) = btf {
+        digest.add("BTF").add_file(path)?;
+    }
+    Ok(())
 }
 
 /// Downloads and unpacks a kernel's packages.
@@ -108,9 +135,10 @@ pub(crate) fn import_debian(
     kernels: &Path,
     apt: &Apt,
     packages: &Packages,
+    btf: Option<&Path>,
     progress: &mut Progress<'_>,
 ) -> Result<Kernel, TargetError> {
-    let id = debian_id(packages);
+    let id = debian_id(packages, btf)?;
     let folder = kernels.join(&id);
     if folder.exists() {
         return Kernel::open(kernels, &id);
@@ -137,12 +165,20 @@ pub(crate) fn import_debian(
         &partial.path().join(&headers).join("Makefile"),
         &folder.join("root/usr/src"),
     )?;
-    check_image(&image(partial.path(), release), release)?;
+    let image = image(partial.path(), release);
+    let file = BootFile::parse(&image, &files::read(&image)?)?;
+    if let Some(found) = file.release.filter(|found| found != release) {
+        return Err(TargetError::NotAKernel {
+            path: image,
+            found: format!("the kernel {found} instead of {release}"),
+        });
+    }
     let record = Record {
+        arch: file.arch,
         release: release.clone(),
         headers,
     };
-    complete(partial, kernels, id, record)
+    complete(partial, kernels, id, record, btf)
 }
 
 /// The headers' Makefile includes the common one by its path on an installed system.
@@ -159,8 +195,8 @@ fn point_makefile_to(makefile: &Path, sources: &Path) -> Result<(), TargetError>
     files::write(makefile, text.as_bytes())
 }
 
-/// What the kernel in these files is called in the store.
-pub(crate) fn files_id(source: &KernelFiles) -> Result<String, TargetError> {
+/// What the kernel in these files is called in the store, with the BTF that is given for it.
+pub(crate) fn files_id(source: &KernelFiles, btf: Option<&Path>) -> Result<String, TargetError> {
     let mut digest = Digest::default();
     digest.add("files").add_file(&source.kernel)?;
     for file in module_files(&source.modules)? {
@@ -175,6 +211,7 @@ pub(crate) fn files_id(source: &KernelFiles) -> Result<String, TargetError> {
     for file in HEADER_FILES {
         digest.add_file(&headers.join(file))?;
     }
+    add_btf(&mut digest, btf)?;
     Ok(digest.id())
 }
 
@@ -182,12 +219,12 @@ pub(crate) fn files_id(source: &KernelFiles) -> Result<String, TargetError> {
 pub(crate) fn import_files(
     kernels: &Path,
     source: &KernelFiles,
+    btf: Option<&Path>,
     progress: &mut Progress<'_>,
 ) -> Result<Kernel, TargetError> {
-    let release = BzImage::parse(&source.kernel, &files::read(&source.kernel)?)?.release;
-    check_headers(&source.headers, &release)?;
+    let (arch, release) = identify(source)?;
     progress(&format!("copying the kernel {release} and its modules"));
-    let id = files_id(source)?;
+    let id = files_id(source, btf)?;
     if kernels.join(&id).exists() {
         return Kernel::open(kernels, &id);
     }
@@ -206,7 +243,26 @@ pub(crate) fn import_files(
         .headers
         .canonicalize()
         .map_err(files::at("find", &source.headers))?;
-    complete(partial, kernels, id, Record { release, headers })
+    let record = Record {
+        arch,
+        release,
+        headers,
+    };
+    complete(partial, kernels, id, record, btf)
+}
+
+/// The architecture and the release of a kernel in files.
+pub(crate) fn identify(source: &KernelFiles) -> Result<(Arch, String), TargetError> {
+    let file = BootFile::parse(&source.kernel, &files::read(&source.kernel)?)?;
+    let of_headers = release_of_headers(&source.headers)?;
+    match file.release {
+        Some(expected) if expected != of_headers => Err(TargetError::OtherHeaders {
+            folder: source.headers.clone(),
+            found: of_headers,
+            expected,
+        }),
+        _ => Ok((file.arch, of_headers)),
+    }
 }
 
 /// What tells one kernel's headers from another's, and what `make` needs of them first.
@@ -238,7 +294,7 @@ fn module_files(folder: &Path) -> Result<Vec<PathBuf>, TargetError> {
     Ok(files::tree(folder)?.into_iter().filter(counts).collect())
 }
 
-fn check_headers(folder: &Path, release: &str) -> Result<(), TargetError> {
+fn release_of_headers(folder: &Path) -> Result<String, TargetError> {
     for missing in HEADER_FILES {
         if !folder.join(missing).exists() {
             return Err(TargetError::Headers {
@@ -247,28 +303,8 @@ fn check_headers(folder: &Path, release: &str) -> Result<(), TargetError> {
             });
         }
     }
-    let found = files::read_text(&folder.join("include/config/kernel.release"))?;
-    if found.trim() == release {
-        Ok(())
-    } else {
-        Err(TargetError::OtherHeaders {
-            folder: folder.to_owned(),
-            found: found.trim().to_owned(),
-            expected: release.to_owned(),
-        })
-    }
-}
-
-fn check_image(path: &Path, release: &str) -> Result<(), TargetError> {
-    let found = BzImage::parse(path, &files::read(path)?)?.release;
-    if found == release {
-        Ok(())
-    } else {
-        Err(TargetError::NotAKernel {
-            path: path.to_owned(),
-            found: format!("the kernel {found} instead of {release}"),
-        })
-    }
+    let text = files::read_text(&folder.join("include/config/kernel.release"))?;
+    Ok(text.trim().to_owned())
 }
 
 /// Checks the configuration, lists the modules' dependencies, and gives the folder its name.
@@ -277,9 +313,21 @@ fn complete(
     kernels: &Path,
     id: String,
     record: Record,
+    btf: Option<&Path>,
 ) -> Result<Kernel, TargetError> {
     let release = &record.release;
-    Config::parse(&files::read_text(&config(partial.path(), release))?).check(release)?;
+    let config = files::read_text(&config(partial.path(), release))?;
+    let config = Config::parse(&config);
+    config.check(record.arch, release)?;
+    if let Some(path) = btf {
+        if config.get("DEBUG_INFO_BTF") == Some("y") {
+            return Err(TargetError::BtfNotNeeded {
+                release: release.clone(),
+            });
+        }
+        btf::check(path)?;
+        files::copy(path, &given_btf(partial.path()))?;
+    }
     let mut depmod = Command::new("depmod");
     depmod
         .arg("--basedir")
@@ -304,7 +352,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::bzimage::tests::kernel;
+    use crate::boot_file::tests::kernel;
     use crate::config::tests::fit;
 
     const RELEASE: &str = "6.12.1-test";
@@ -324,7 +372,7 @@ mod tests {
         put(source.modules.join("modules.order"), "");
         put(source.modules.join("source.txt"), "not a module\n");
         put(source.headers.join("Makefile"), "all:\n");
-        put(source.headers.join(".config"), &fit());
+        put(source.headers.join(".config"), &fit(Arch::X86_64));
         put(source.headers.join("Module.symvers"), "");
         put(
             source.headers.join("include/config/kernel.release"),
@@ -346,18 +394,18 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let source = sample(scratch.path());
         let kernels = scratch.path().join("kernels");
-        let first = import_files(&kernels, &source, &mut |_| {}).unwrap();
+        let first = import_files(&kernels, &source, None, &mut |_| {}).unwrap();
         assert_eq!(first.release(), RELEASE);
         assert_eq!(names(&kernels), [&*first.id]);
         assert!(first.image().exists());
         assert!(first.module_folder().join("modules.dep").exists());
         assert!(!first.module_folder().join("source.txt").exists());
         assert_eq!(first.headers(), source.headers.canonicalize().unwrap());
-        let second = import_files(&kernels, &source, &mut |_| {}).unwrap();
+        let second = import_files(&kernels, &source, None, &mut |_| {}).unwrap();
         assert_eq!(second.id, first.id);
 
         fs::write(source.modules.join("modules.order"), "x").unwrap();
-        assert_ne!(files_id(&source).unwrap(), first.id);
+        assert_ne!(files_id(&source, None).unwrap(), first.id);
     }
 
     #[test]
@@ -366,14 +414,14 @@ mod tests {
         let source = sample(scratch.path());
         let kernels = scratch.path().join("kernels");
         let fails = |expected: &str| {
-            let error = import_files(&kernels, &source, &mut |_| {}).unwrap_err();
+            let error = import_files(&kernels, &source, None, &mut |_| {}).unwrap_err();
             assert!(error.to_string().contains(expected), "{error}");
             assert!(names(&kernels).is_empty());
         };
         let config = source.headers.join(".config");
-        fs::write(&config, fit().replace("CONFIG_BPF_JIT=y", "")).unwrap();
+        fs::write(&config, fit(Arch::X86_64).replace("CONFIG_BPF_JIT=y", "")).unwrap();
         fails("CONFIG_BPF_JIT");
-        fs::write(&config, fit()).unwrap();
+        fs::write(&config, fit(Arch::X86_64)).unwrap();
         let release = source.headers.join("include/config/kernel.release");
         fs::write(&release, "6.12.2").unwrap();
         fails("6.12.2");

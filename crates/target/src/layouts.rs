@@ -10,13 +10,14 @@ use preverify_vm::{Accelerator, Machine, MachineSpec, Recording, Snapshot, VmErr
 use zerocopy::FromBytes;
 
 use crate::Progress;
+use crate::arch::Arch;
 use crate::config::Config;
 use crate::error::TargetError;
 use crate::facts::{self, Facts};
 use crate::files::{self, Digest, Lock};
 use crate::guest::Guest;
+use crate::hardware::Hardware;
 use crate::kernel::Kernel;
-use crate::target::Hardware;
 
 /// Layouts of each target: two are what comparing needs.
 pub(crate) const COUNT: usize = 2;
@@ -141,6 +142,7 @@ impl Recipe<'_> {
             .add(format!("{PROTOCOL_VERSION} {ABI_VERSION}"))
             .add(self.qemu)
             .add(spec.likeness())
+            .add(shifted(&spec, self.kernel.arch(), COUNT - 1).likeness())
             .add(&self.kernel.id)
             .add_file(self.agent)?
             .add_file(self.part)?;
@@ -175,6 +177,7 @@ fn record_all(
     folder: &Path,
     progress: &mut Progress<'_>,
 ) -> Result<Facts, TargetError> {
+    let arch = recipe.kernel.arch();
     let mut done: Vec<String> = Vec::new();
     let mut known: Option<Facts> = None;
     for _ in 0..MOST_BOOTS {
@@ -188,8 +191,9 @@ fn record_all(
         let at = layout(folder, index);
         files::remove_folder(&at)?;
         files::create_folder(&at)?;
+        let spec = shifted(spec, arch, index);
         let (mut recording, hello) =
-            Recording::boot(spec, &at, BOOT_LIMIT).map_err(|error| explain(error, spec))?;
+            Recording::boot(&spec, &at, BOOT_LIMIT).map_err(|error| explain(error, &spec))?;
         let text = match ask(recording.machine(), &Request::Symbols)? {
             Reply::Symbols(text) => text,
             _ => {
@@ -209,7 +213,7 @@ fn record_all(
         }
         known.get_or_insert(facts);
         let base = base(&text)?;
-        if done.contains(&base) {
+        if arch.has_kaslr() && done.contains(&base) {
             continue;
         }
         done.push(base);
@@ -225,7 +229,21 @@ fn record_all(
     Err(TargetError::SameLayout {
         release: recipe.kernel.release().to_owned(),
         boots: MOST_BOOTS,
+        hint: arch.layout_hint(),
     })
+}
+
+/// The machine for a layout. Kernels without address-space randomisation lie at the same place in every boot, but
+/// what they allocate does not: it depends on how much memory there is and how it is divided. Programs see nothing of
+/// either.
+fn shifted(spec: &MachineSpec, arch: Arch, index: usize) -> MachineSpec {
+    let mut spec = spec.clone();
+    if !arch.has_kaslr() && index > 0 {
+        let memory = spec.memory_mib - spec.memory_mib / 8;
+        spec.command_line
+            .push_str(&format!(" mem={memory}M vmalloc=496M"));
+    }
+    spec
 }
 
 /// A kernel that stops before it has its console says why only if it may print earlier. That costs
@@ -241,7 +259,8 @@ fn explain(error: VmError, spec: &MachineSpec) -> VmError {
         return error;
     }
     let mut talkative = spec.clone();
-    talkative.command_line += " earlyprintk=ttyS0,115200";
+    talkative.command_line.push(' ');
+    talkative.command_line.push_str(spec.kind.early_console());
     match Machine::boot(&talkative, EXPLAIN_LIMIT) {
         Err(explained) => explained,
         Ok(_) => error,
@@ -256,6 +275,12 @@ fn gather(
     symbols: &str,
 ) -> Result<Facts, TargetError> {
     check_protocol(&hello, recipe.agent)?;
+    if hello.release != recipe.kernel.release() {
+        return Err(TargetError::OtherRelease {
+            expected: recipe.kernel.release().to_owned(),
+            found: hello.release,
+        });
+    }
     let info = part_info(&hello)?;
     let (build_id, fingerprint) =
         facts::identity(&info).ok_or_else(|| TargetError::KernelPart {
@@ -281,6 +306,10 @@ fn gather(
             .map(str::to_owned)
             .collect(),
         btf_size: btf.map(|bytes| bytes.len() as u64),
+        given_btf_size: match recipe.kernel.given_btf() {
+            Some(path) => Some(files::size(&path)?),
+            None => None,
+        },
         config: Config::parse(&config).telling(),
     })
 }

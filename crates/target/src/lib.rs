@@ -20,13 +20,16 @@
 
 mod accelerator;
 mod agent;
-mod bzimage;
+mod arch;
+mod boot_file;
+mod btf;
 mod config;
 pub mod debian;
 mod error;
 mod facts;
 mod files;
 mod guest;
+mod hardware;
 mod kernel;
 mod layouts;
 mod modules;
@@ -40,10 +43,11 @@ pub use agent::AGENT_VARIABLE;
 pub use error::TargetError;
 pub use facts::{Facts, fingerprint_words};
 pub use files::{CACHE_VARIABLE, default_cache};
+pub use hardware::{Hardware, HardwareRequest};
 pub use run::CommandError;
 pub use source::{AddRequest, DebianKernel, KernelFiles, Source};
 pub use store::{Added, Store};
-pub use target::{Contents, DeviceOptions, GuestFile, Hardware, Sizes, Target};
+pub use target::{Contents, DeviceOptions, GuestFile, Sizes, Target};
 
 /// Is told, in a few words, what takes time when it starts.
 pub type Progress<'a> = dyn FnMut(&str) + 'a;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::Progress;
+use crate::arch::Cross;
 use crate::error::TargetError;
 use crate::files::{self, Digest};
 use crate::kernel::Kernel;
@@ -52,6 +53,13 @@ pub(crate) fn build(
             missing: "Makefile",
         });
     }
+    let cross = kernel.arch().cross();
+    if let Some(Cross {
+        compiler, package, ..
+    }) = cross
+    {
+        run::output(Command::new(compiler).arg("--version"), package)?;
+    }
     let work = files::start(parts)?;
     for (name, contents) in SOURCES {
         files::write(&work.path().join(name), contents)?;
@@ -62,9 +70,10 @@ pub(crate) fn build(
         let built = partial.path().join(module);
         files::copy(&work.path().join(module), &built)?;
         // Debug information is most of the file, and nothing in a machine reads it.
+        let strip = format!("{}strip", cross.map_or("", |cross| cross.prefix));
         run::output(
-            Command::new("strip").arg("--strip-debug").arg(built),
-            "binutils",
+            Command::new(strip).arg("--strip-debug").arg(built),
+            cross.map_or("binutils", |cross| cross.package),
         )?;
     }
     files::finish(partial, &folder)?;
@@ -78,11 +87,16 @@ fn make(parts: &Path, id: &str, kernel: &Kernel, work: &Path) -> Result<(), Targ
     let mut kdir = std::ffi::OsString::from("KDIR=");
     kdir.push(kernel.headers());
     let jobs = std::thread::available_parallelism().map_or(1, usize::from);
-    let status = Command::new("make")
+    let mut command = Command::new("make");
+    command
         .arg("-C")
         .arg(work)
         .arg(kdir)
-        .arg(format!("-j{jobs}"))
+        .arg(format!("-j{jobs}"));
+    if let Some(Cross { arch, prefix, .. }) = kernel.arch().cross() {
+        command.args([format!("ARCH={arch}"), format!("CROSS_COMPILE={prefix}")]);
+    }
+    let status = command
         // What a `make` or cargo around this one set is not meant for it.
         .env_remove("MAKEFLAGS")
         .env_remove("MFLAGS")

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use crate::Progress;
-use crate::debian::{Apt, Offer};
+use crate::arch::Arch;
+use crate::debian::{Apt, Offer, plain};
 use crate::error::TargetError;
-use crate::target::Hardware;
+use crate::hardware::HardwareRequest;
 
 /// A target to add.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,7 +17,10 @@ pub struct AddRequest {
     /// What to call it; the kernel's release if not given.
     pub name: Option<String>,
     /// The machine that it runs on.
-    pub hardware: Hardware,
+    pub hardware: HardwareRequest,
+    /// A file with the kernel's BTF (raw, as in `/sys/kernel/btf/vmlinux`), for kernels that were built without: CO-RE
+    /// goes by it.
+    pub btf: Option<PathBuf>,
 }
 
 impl AddRequest {
@@ -25,7 +29,8 @@ impl AddRequest {
         Self {
             source: Source::Debian(kernel),
             name,
-            hardware: Hardware::default(),
+            hardware: HardwareRequest::default(),
+            btf: None,
         }
     }
 }
@@ -42,7 +47,7 @@ pub enum Source {
 /// A kernel in files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KernelFiles {
-    /// The kernel (a bzImage).
+    /// The kernel: a bzImage (x86_64), an Image, packed by gzip or not (arm64), or a zImage (arm).
     pub kernel: PathBuf,
     /// Its modules, a folder like `/lib/modules/RELEASE`.
     pub modules: PathBuf,
@@ -52,11 +57,12 @@ pub struct KernelFiles {
 }
 
 /// A kernel that Debian packages: `debian:6.12-cloud-amd64`, the newest of a series, or
-/// `debian:6.12.115+deb12-cloud-amd64`, exactly that one.
+/// `debian:6.12.115+deb12-cloud-amd64`, exactly that one. The flavour says the architecture.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DebianKernel {
     version: Version,
-    flavour: String,
+    flavour: &'static str,
+    arch: Arch,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,8 +73,19 @@ enum Version {
     Exact(String),
 }
 
-/// Those that are longer stand in front of those that they end with.
-const FLAVOURS: &[&str] = &["cloud-amd64", "rt-amd64", "amd64"];
+/// Debian's flavours of kernels. Those that are longer stand in front of those that they end with.
+pub(crate) const FLAVOURS: &[(&str, Arch)] = &[
+    ("cloud-amd64", Arch::X86_64),
+    ("rt-amd64", Arch::X86_64),
+    ("amd64", Arch::X86_64),
+    ("cloud-arm64", Arch::Arm64),
+    ("rt-arm64", Arch::Arm64),
+    ("arm64-16k", Arch::Arm64),
+    ("arm64", Arch::Arm64),
+    ("rt-armmp", Arch::Arm),
+    ("armmp-lpae", Arch::Arm),
+    ("armmp", Arch::Arm),
+];
 
 impl FromStr for DebianKernel {
     type Err = TargetError;
@@ -76,12 +93,14 @@ impl FromStr for DebianKernel {
     fn from_str(text: &str) -> Result<Self, TargetError> {
         let parse = || {
             let rest = text.strip_prefix("debian:")?;
-            let (version, flavour) = FLAVOURS.iter().find_map(|flavour| {
+            FLAVOURS.iter().find_map(|&(flavour, arch)| {
                 let version = rest.strip_suffix(flavour)?.strip_suffix('-')?;
-                Some((version, (*flavour).to_owned()))
-            })?;
-            let version = parse_version(version)?;
-            Some(Self { version, flavour })
+                Some(Self {
+                    version: parse_version(version)?,
+                    flavour,
+                    arch,
+                })
+            })
         };
         parse().ok_or_else(|| TargetError::Source {
             text: text.to_owned(),
@@ -117,6 +136,11 @@ pub(crate) struct Packages {
 }
 
 impl DebianKernel {
+    /// The architecture that it is for.
+    pub(crate) fn arch(&self) -> Arch {
+        self.arch
+    }
+
     /// Finds the packages. The lists are brought up to date unless they have an exact version.
     pub(crate) fn find(
         &self,
@@ -142,14 +166,16 @@ impl DebianKernel {
         }
         let image = format!("linux-image-{release}");
         let headers = format!("linux-headers-{release}");
+        let [image, headers] = [image, headers].map(|name| apt.package(&name));
         let needs = apt.depends(&headers)?;
-        let needed = needs.iter().filter(|name| {
+        // What all architectures have in common, and the programs that build: those run on this host.
+        let needed = needs.iter().map(|name| plain(name)).filter(|name| {
             let common = name.ends_with("-common") || name.ends_with("-common-rt");
             name.starts_with("linux-kbuild-") || name.starts_with("linux-headers-") && common
         });
         let names: Vec<&str> = [image.as_str(), &headers]
             .into_iter()
-            .chain(needed.map(String::as_str))
+            .chain(needed)
             .collect();
         let offers = apt.offers(&names)?;
         Ok(Packages { release, offers })
@@ -164,8 +190,8 @@ impl DebianKernel {
         ];
         let known = apt.names("linux-image-")?;
         for meta in metas.iter().filter(|meta| known.contains(meta)) {
-            let image = apt.meant_by(meta)?;
-            if let Some(release) = image.strip_prefix("linux-image-")
+            let image = apt.meant_by(&apt.package(meta))?;
+            if let Some(release) = plain(&image).strip_prefix("linux-image-")
                 && release.starts_with(&format!("{series}."))
             {
                 return Ok(release.to_owned());
@@ -177,7 +203,7 @@ impl DebianKernel {
     /// The releases of this flavour that there are.
     fn available(&self, apt: &Apt) -> Result<Vec<String>, TargetError> {
         let names = apt.names("linux-image-")?;
-        Ok(releases(&names, &self.flavour))
+        Ok(releases(&names, self.flavour))
     }
 
     fn not_there(&self, available: Vec<String>) -> TargetError {
@@ -203,8 +229,8 @@ fn update(apt: &Apt, progress: &mut Progress<'_>) -> Result<(), TargetError> {
 /// three numbers and ends with the flavour.
 fn releases(names: &[String], flavour: &str) -> Vec<String> {
     let of_flavour = |release: &str| {
-        let longest = FLAVOURS.iter().find(|flavour| release.ends_with(**flavour));
-        longest == Some(&flavour)
+        let longest = FLAVOURS.iter().find(|(name, _)| release.ends_with(name));
+        longest.is_some_and(|(name, _)| *name == flavour)
             && release
                 .strip_suffix(flavour)
                 .and_then(|rest| parse_version(rest.strip_suffix('-')?))
@@ -222,27 +248,44 @@ fn releases(names: &[String], flavour: &str) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> Option<(Version, String)> {
+    fn parse(text: &str) -> Option<(Version, &'static str, Arch)> {
         let kernel: DebianKernel = text.parse().ok()?;
-        Some((kernel.version, kernel.flavour))
+        Some((kernel.version, kernel.flavour, kernel.arch))
     }
 
     #[test]
     fn series_and_exact_versions() {
         let series = |text: &str| Version::Series(text.to_owned());
         let exact = |text: &str| Version::Exact(text.to_owned());
-        for (text, version, flavour) in [
-            ("debian:6.12-cloud-amd64", series("6.12"), "cloud-amd64"),
-            ("debian:6.1-amd64", series("6.1"), "amd64"),
-            ("debian:6.12-rt-amd64", series("6.12"), "rt-amd64"),
+        for (text, version, flavour, arch) in [
             (
-                "debian:6.12.115+deb12-cloud-amd64",
+                "6.12-cloud-amd64",
+                series("6.12"),
+                "cloud-amd64",
+                Arch::X86_64,
+            ),
+            ("6.1-amd64", series("6.1"), "amd64", Arch::X86_64),
+            ("6.12-rt-amd64", series("6.12"), "rt-amd64", Arch::X86_64),
+            (
+                "6.12.115+deb12-cloud-amd64",
                 exact("6.12.115+deb12"),
                 "cloud-amd64",
+                Arch::X86_64,
             ),
-            ("debian:6.1.0-50-amd64", exact("6.1.0-50"), "amd64"),
+            ("6.1.0-50-amd64", exact("6.1.0-50"), "amd64", Arch::X86_64),
+            (
+                "6.12-cloud-arm64",
+                series("6.12"),
+                "cloud-arm64",
+                Arch::Arm64,
+            ),
+            ("6.12-arm64-16k", series("6.12"), "arm64-16k", Arch::Arm64),
+            ("6.1.0-50-arm64", exact("6.1.0-50"), "arm64", Arch::Arm64),
+            ("6.1-armmp", series("6.1"), "armmp", Arch::Arm),
+            ("6.1-armmp-lpae", series("6.1"), "armmp-lpae", Arch::Arm),
         ] {
-            assert_eq!(parse(text), Some((version, flavour.to_owned())), "{text}");
+            let text = format!("debian:{text}");
+            assert_eq!(parse(&text), Some((version, flavour, arch)), "{text}");
         }
     }
 
@@ -256,7 +299,7 @@ mod tests {
             "debian:6-amd64",
             "debian:6.-amd64",
             "debian:6.12",
-            "debian:6.12-cloud-arm64",
+            "debian:6.12-cloud-riscv64",
             "debian:6.12-x-cloud-amd64",
             "debian:6.12.1/../x-amd64",
             "debian:6.12.x-amd64",
@@ -277,6 +320,8 @@ mod tests {
             "linux-image-6.1.0-50-cloud-amd64",
             "linux-image-amd64",
             "linux-image-cloud-amd64",
+            "linux-image-6.12.117+deb12-arm64",
+            "linux-image-6.12.117+deb12-arm64-16k",
         ]
         .map(str::to_owned);
         assert_eq!(
@@ -284,5 +329,6 @@ mod tests {
             ["6.12.117+deb12-cloud-amd64", "6.1.0-50-cloud-amd64"]
         );
         assert_eq!(releases(&names, "amd64"), ["6.12.117+deb12-amd64"]);
+        assert_eq!(releases(&names, "arm64"), ["6.12.117+deb12-arm64"]);
     }
 }

@@ -5,10 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::Progress;
-use crate::bzimage::BzImage;
+use crate::arch::Arch;
 use crate::debian::Apt;
 use crate::error::TargetError;
 use crate::files::{self, Lock, PARTIAL};
+use crate::hardware::Hardware;
 use crate::kernel::{self, Kernel};
 use crate::source::{AddRequest, Packages, Source};
 use crate::target::{Ready, Record, Target};
@@ -47,20 +48,21 @@ impl Store {
             check_name(name)?;
         }
         let lock = self.lock(progress)?;
-        let found = self.find(&request.source, progress)?;
+        let found = self.find(request, progress)?;
+        let hardware = Hardware::requested(found.arch, &request.hardware);
         let name = request.name.as_ref().unwrap_or(&found.release);
         check_name(name)?;
         if self.target_file(name).exists() {
             let target = self.get(name)?;
-            same(target.record(), &found.id, request)?;
+            same(target.record(), &found.id, &hardware)?;
             return Ok(Added { target, new: false });
         }
-        let kernel = self.import(&found, &request.source, progress)?;
-        let ready = Ready::make(self, &kernel, &request.hardware, progress, &lock)?;
+        let kernel = self.import(&found, request, progress)?;
+        let ready = Ready::make(self, &kernel, &hardware, progress, &lock)?;
         let record = Record {
             name: name.clone(),
             kernel: kernel.id.clone(),
-            hardware: request.hardware.clone(),
+            hardware,
             facts: ready.layouts.facts()?,
             part: ready.part_id,
             layouts: ready.layouts.id.clone(),
@@ -162,22 +164,29 @@ impl Store {
         files::write(&self.target_file(&record.name), &text)
     }
 
-    fn find(&self, source: &Source, progress: &mut Progress<'_>) -> Result<Found, TargetError> {
-        match source {
+    fn find(
+        &self,
+        request: &AddRequest,
+        progress: &mut Progress<'_>,
+    ) -> Result<Found, TargetError> {
+        let btf = request.btf.as_deref();
+        match &request.source {
             Source::Debian(kernel) => {
-                let apt = Apt::open(&self.cache, preverify_abi::kinds::Architecture::X86_64)?;
+                let apt = Apt::open(&self.cache, kernel.arch().architecture())?;
                 let packages = kernel.find(&apt, progress)?;
                 Ok(Found {
+                    arch: kernel.arch(),
                     release: packages.release.clone(),
-                    id: kernel::debian_id(&packages),
+                    id: kernel::debian_id(&packages, btf)?,
                     packages: Some((apt, packages)),
                 })
             }
             Source::Files(source) => {
-                let file = files::read(&source.kernel)?;
+                let (arch, release) = kernel::identify(source)?;
                 Ok(Found {
-                    release: BzImage::parse(&source.kernel, &file)?.release,
-                    id: kernel::files_id(source)?,
+                    arch,
+                    release,
+                    id: kernel::files_id(source, btf)?,
                     packages: None,
                 })
             }
@@ -187,13 +196,14 @@ impl Store {
     fn import(
         &self,
         found: &Found,
-        source: &Source,
+        request: &AddRequest,
         progress: &mut Progress<'_>,
     ) -> Result<Kernel, TargetError> {
-        match (source, &found.packages) {
-            (Source::Files(source), _) => kernel::import_files(&self.kernels(), source, progress),
+        let (kernels, btf) = (self.kernels(), request.btf.as_deref());
+        match (&request.source, &found.packages) {
+            (Source::Files(source), _) => kernel::import_files(&kernels, source, btf, progress),
             (Source::Debian(_), Some((apt, packages))) => {
-                kernel::import_debian(&self.kernels(), apt, packages, progress)
+                kernel::import_debian(&kernels, apt, packages, btf, progress)
             }
             (Source::Debian(_), None) => unreachable!("packages were found for it"),
         }
@@ -215,6 +225,7 @@ impl Store {
 
 /// A kernel that was found, and what it will be called.
 struct Found {
+    arch: Arch,
     release: String,
     id: String,
     packages: Option<(Apt, Packages)>,
@@ -239,10 +250,10 @@ fn remove_others(folder: &Path, referred: &BTreeSet<&String>) -> Result<(), Targ
 }
 
 /// Refuses to take one target for another.
-fn same(there: &Record, kernel: &str, request: &AddRequest) -> Result<(), TargetError> {
+fn same(there: &Record, kernel: &str, hardware: &Hardware) -> Result<(), TargetError> {
     let difference = if there.kernel != kernel {
         "kernel"
-    } else if there.hardware != request.hardware {
+    } else if there.hardware != *hardware {
         "machine"
     } else {
         return Ok(());
@@ -273,13 +284,12 @@ fn check_name(name: &str) -> Result<(), TargetError> {
 mod tests {
     use super::*;
     use crate::facts;
-    use crate::target::Hardware;
 
     fn record(name: &str, kernel: &str) -> Record {
         Record {
             name: name.into(),
             kernel: kernel.into(),
-            hardware: Hardware::default(),
+            hardware: Hardware::usual(Arch::X86_64),
             facts: facts::tests::sample(),
             part: format!("part of {kernel}"),
             layouts: format!("layouts of {kernel}"),
@@ -352,17 +362,12 @@ mod tests {
     #[test]
     fn one_name_is_one_target() {
         let there = record("a", "one");
-        let source = Source::Debian("debian:6.12-amd64".parse().unwrap());
-        let mut request = AddRequest {
-            source,
-            name: None,
-            hardware: Hardware::default(),
-        };
-        same(&there, "one", &request).unwrap();
-        let error = same(&there, "two", &request).unwrap_err().to_string();
+        let mut hardware = there.hardware.clone();
+        same(&there, "one", &hardware).unwrap();
+        let error = same(&there, "two", &hardware).unwrap_err().to_string();
         assert!(error.contains("its kernel differs"), "{error}");
-        request.hardware.cpu = "qemu64".into();
-        let error = same(&there, "one", &request).unwrap_err().to_string();
+        hardware.cpu = "qemu64".into();
+        let error = same(&there, "one", &hardware).unwrap_err().to_string();
         assert!(error.contains("its machine differs"), "{error}");
     }
 

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
+use preverify_abi::kinds::Architecture;
 use preverify_protocol::Hello;
-use preverify_vm::{Accelerator, Machine, MachineSpec, qemu_version};
+use preverify_vm::{Accelerator, Machine, qemu_version};
 use serde::{Deserialize, Serialize};
 
 use crate::accelerator::Accelerators;
@@ -12,66 +13,20 @@ use crate::error::TargetError;
 use crate::facts::Facts;
 use crate::files::{self, Lock};
 use crate::guest::{Guest, guest_path};
+use crate::hardware::{Hardware, HardwareRequest};
 use crate::kernel::Kernel;
 use crate::layouts::{self, Layouts, Recipe};
 use crate::part::{self, DEVICE_MODULE, EXPORT_MODULE};
 use crate::store::Store;
 use crate::{Progress, agent};
 
-/// The machine that a target's kernel runs on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Hardware {
-    /// QEMU's CPU model.
-    pub cpu: String,
-    /// What the kernel's command line has beside what virtual machines need.
-    pub command_line: String,
-    /// Memory.
-    pub memory_mib: u32,
-    /// CPUs.
-    pub cpus: u32,
-    /// CPUs that the kernel is ready for: devices may have so many.
-    pub max_cpus: u32,
-}
-
-impl Default for Hardware {
-    fn default() -> Self {
-        Self {
-            cpu: "max".to_owned(),
-            command_line: String::new(),
-            memory_mib: 1024,
-            cpus: 1,
-            max_cpus: 8,
-        }
-    }
-}
-
-impl Hardware {
-    pub(crate) fn spec(
-        &self,
-        kernel: &Kernel,
-        initramfs: &std::path::Path,
-        accelerator: Accelerator,
-    ) -> MachineSpec {
-        MachineSpec {
-            kernel: kernel.image(),
-            initramfs: initramfs.to_owned(),
-            cpu: self.cpu.clone(),
-            command_line: self.command_line.clone(),
-            memory_mib: self.memory_mib,
-            cpus: self.cpus,
-            max_cpus: self.max_cpus,
-            accelerator,
-            network: false,
-        }
-    }
-}
-
 /// A device to boot. Where nothing is given, it is like the target.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeviceOptions {
     /// QEMU's CPU model.
     pub cpu: Option<String>,
+    /// arm64: the kernel starts at exception level 2.
+    pub el2: Option<bool>,
     /// What the kernel's command line has beside what virtual machines need.
     pub command_line: Option<String>,
     /// Memory.
@@ -86,6 +41,19 @@ pub struct DeviceOptions {
     pub modules: Vec<String>,
     /// Files to find there.
     pub files: Vec<GuestFile>,
+}
+
+impl DeviceOptions {
+    fn hardware(&self) -> HardwareRequest {
+        HardwareRequest {
+            cpu: self.cpu.clone(),
+            el2: self.el2,
+            command_line: self.command_line.clone(),
+            memory_mib: self.memory_mib,
+            cpus: self.cpus,
+            max_cpus: self.max_cpus,
+        }
+    }
 }
 
 /// A file for a guest.
@@ -176,7 +144,12 @@ impl Target {
         &self.record.hardware
     }
 
-    /// The kernel (a bzImage).
+    /// What processors it is for.
+    pub fn architecture(&self) -> Architecture {
+        self.kernel.arch().architecture()
+    }
+
+    /// The kernel's file, as boot loaders take it.
     pub fn kernel(&self) -> PathBuf {
         self.kernel.image()
     }
@@ -239,14 +212,7 @@ impl Target {
         let mut file = tempfile::NamedTempFile::new()
             .map_err(files::at("create a file in", &std::env::temp_dir()))?;
         std::io::Write::write_all(&mut file, &archive).map_err(files::at("write", file.path()))?;
-        let ours = self.record.hardware.clone();
-        let hardware = Hardware {
-            cpu: options.cpu.clone().unwrap_or(ours.cpu),
-            command_line: options.command_line.clone().unwrap_or(ours.command_line),
-            memory_mib: options.memory_mib.unwrap_or(ours.memory_mib),
-            cpus: options.cpus.unwrap_or(ours.cpus),
-            max_cpus: options.max_cpus.unwrap_or(ours.max_cpus),
-        };
+        let hardware = options.hardware().of(self.record.hardware.clone());
         let mut spec = hardware.spec(&self.kernel, file.path(), ready.accelerator);
         spec.network = options.network;
         let (machine, hello) = Machine::boot(&spec, layouts::BOOT_LIMIT)?;
@@ -306,14 +272,17 @@ impl Ready {
         kernel: &Kernel,
         hardware: &Hardware,
     ) -> Result<Option<Self>, TargetError> {
-        let agent = agent::find()?;
-        let qemu = qemu_version()?;
+        let machine = kernel.arch().machine(hardware.el2);
+        let agent = agent::find(kernel.arch())?;
+        let qemu = qemu_version(machine)?;
         let part_id = part::id(kernel);
         let part = store.parts().join(&part_id);
         let Some(part_in_use) = files::use_folder(&part)? else {
             return Ok(None);
         };
-        let Some(accelerator) = Accelerators::open(store.cache(), &qemu)?.get(&kernel.id)? else {
+        let Some(accelerator) =
+            Accelerators::open(store.cache(), &qemu)?.get(machine, &kernel.id)?
+        else {
             return Ok(None);
         };
         let recipe = Recipe {
@@ -342,8 +311,9 @@ impl Ready {
         progress: &mut Progress<'_>,
         _lock: &Lock,
     ) -> Result<Self, TargetError> {
-        let agent = agent::find()?;
-        let qemu = qemu_version()?;
+        let machine = kernel.arch().machine(hardware.el2);
+        let agent = agent::find(kernel.arch())?;
+        let qemu = qemu_version(machine)?;
         let part = part::build(&store.parts(), kernel, progress)?;
         let recipe = Recipe {
             kernel,
@@ -353,7 +323,7 @@ impl Ready {
             qemu: &qemu,
         };
         let mut accelerators = Accelerators::open(store.cache(), &qemu)?;
-        let known = accelerators.get(&kernel.id)?;
+        let known = accelerators.get(machine, &kernel.id)?;
         let accelerator = match known {
             Some(accelerator) => accelerator,
             None => recipe.try_kvm(progress)?,

@@ -52,15 +52,4 @@ impl Accelerator {
             Self::Tcg => "tcg",
         }
     }
-
-    /// QEMU's argument for a guest with so many running CPUs.
-    pub(crate) const fn argument(self, cpus: u32) -> &'static str {
-        match self {
-            Self::Kvm => "kvm",
-            Self::Tcg if cpus <= 1 => "tcg,thread=multi",
-            // With a thread for each CPU, one may still run what another has just patched: seen as a panic in
-            // a static branch that was switched while both were up.
-            Self::Tcg => "tcg,thread=single",
-        }
-    }
 }

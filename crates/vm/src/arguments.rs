@@ -6,11 +6,14 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use crate::accelerator::Accelerator;
+use crate::kind::MachineKind;
 
 /// A machine to boot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MachineSpec {
-    /// The kernel (a bzImage).
+    /// What machine it is.
+    pub kind: MachineKind,
+    /// The kernel, in the form that boot loaders of such machines take.
     pub kernel: PathBuf,
     /// The initial file system; its `/init` is the agent.
     pub initramfs: PathBuf,
@@ -67,12 +70,12 @@ impl MachineSpec {
             .push("-nodefaults")
             .pair("-display", "none")
             .push("-no-reboot")
-            .pair("-accel", self.accelerator.argument(self.cpus))
+            .pair("-accel", self.kind.accelerator(self.accelerator, self.cpus))
             .pair("-cpu", &self.cpu)
             .pair("-m", format!("{}M", self.memory_mib))
-            .pair("-smp", self.max_cpus.max(self.cpus).to_string());
+            .pair("-smp", self.all_cpus().to_string());
         match memory {
-            Memory::Private => arguments.pair("-machine", MACHINE),
+            Memory::Private => arguments.pair("-machine", self.machine()),
             Memory::Recorded(file) => self.memory_file(&mut arguments, file, true),
             Memory::Restored(file) => self
                 .memory_file(&mut arguments, file, false)
@@ -112,25 +115,31 @@ impl MachineSpec {
             "size": u64::from(self.memory_mib) << 20,
             "share": share,
         });
-        arguments
-            .pair("-object", backend.to_string())
-            .pair("-machine", format!("{MACHINE},memory-backend=memory"))
+        arguments.pair("-object", backend.to_string()).pair(
+            "-machine",
+            format!("{},memory-backend=memory", self.machine()),
+        )
+    }
+
+    fn machine(&self) -> &'static str {
+        self.kind.machine(self.all_cpus())
+    }
+
+    fn all_cpus(&self) -> u32 {
+        self.max_cpus.max(self.cpus)
     }
 
     fn full_command_line(&self) -> String {
-        // `no_timer_check`: an emulated timer that is late is no broken timer.
         // `maxcpus`: the kernel finds all CPUs, and brings only so many up. CPUs to be plugged in
         // later would not do: a kernel that sees no hypervisor does not believe in them.
         let own = format!(
-            "console=ttyS0 panic=-1 no_timer_check maxcpus={}",
+            "{} panic=-1 maxcpus={}",
+            self.kind.command_line(),
             self.cpus
         );
         format!("{own} {}", self.command_line).trim_end().to_owned()
     }
 }
-
-/// Without the devices that no guest here uses.
-const MACHINE: &str = "q35,usb=off,sata=off,smbus=off,vmport=off";
 
 /// A card that native XDP can attach to: none of the offloads that it forbids.
 fn network_card(index: usize) -> String {

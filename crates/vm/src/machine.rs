@@ -91,7 +91,7 @@ impl Machine {
             let (one, other) = pair()?;
             files.extend(NETWORK_FDS.into_iter().zip([one.into(), other.into()]));
         }
-        let mut qemu = start_qemu(spec.arguments(memory), files)?;
+        let mut qemu = start_qemu(spec.kind, spec.arguments(memory), files)?;
         let diagnostics = qemu.stderr.take().map(Tail::follow).unwrap_or_default();
         Ok(Self {
             qemu,

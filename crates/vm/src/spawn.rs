@@ -11,18 +11,16 @@ use command_fds::{CommandFdExt, FdMapping};
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 use crate::error::VmError;
+use crate::kind::{MachineKind, Program};
 
-/// The only machine so far.
-const PROGRAM: &str = "qemu-system-x86_64";
-const PACKAGE: &str = "qemu-system-x86";
-
-/// The first line of QEMU's `--version`.
-pub fn qemu_version() -> Result<String, VmError> {
-    let output = Command::new(PROGRAM)
+/// The first line of the `--version` of QEMU for machines of a kind.
+pub fn qemu_version(kind: MachineKind) -> Result<String, VmError> {
+    let program = kind.program();
+    let output = Command::new(program.name)
         .arg("--version")
         .stdin(Stdio::null())
         .output()
-        .map_err(not_started)?;
+        .map_err(|source| not_started(program, source))?;
     let text = String::from_utf8_lossy(&output.stdout);
     Ok(text.lines().next().unwrap_or_default().to_owned())
 }
@@ -30,10 +28,12 @@ pub fn qemu_version() -> Result<String, VmError> {
 /// Starts QEMU with `arguments` and with `files` as its file descriptors of the given numbers.
 /// Its standard error is a pipe.
 pub(crate) fn start_qemu(
+    kind: MachineKind,
     arguments: Vec<std::ffi::OsString>,
     files: Vec<(i32, OwnedFd)>,
 ) -> Result<Child, VmError> {
-    let mut command = Command::new(PROGRAM);
+    let program = kind.program();
+    let mut command = Command::new(program.name);
     command
         .args(arguments)
         .stdin(Stdio::null())
@@ -50,18 +50,18 @@ pub(crate) fn start_qemu(
         .fd_mappings(mappings)
         .expect("the descriptors' numbers are constants, each used once");
     die_with_parent(&mut command);
-    spawn_from_lasting_thread(command).map_err(not_started)
+    spawn_from_lasting_thread(command).map_err(|source| not_started(program, source))
 }
 
-fn not_started(source: io::Error) -> VmError {
+fn not_started(program: Program, source: io::Error) -> VmError {
     if source.kind() == io::ErrorKind::NotFound {
         VmError::QemuMissing {
-            program: PROGRAM,
-            package: PACKAGE,
+            program: program.name,
+            package: program.package,
         }
     } else {
         VmError::Start {
-            program: PROGRAM,
+            program: program.name,
             source,
         }
     }
