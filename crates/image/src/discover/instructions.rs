@@ -86,6 +86,11 @@ impl InstructionsView<'_> {
         let values = [value_a, value_b];
         match a.insn.source() {
             0 => self.plain_load(a, values),
+            PSEUDO_FUNC if !self.kinds => Err(self.unknown(
+                a,
+                values,
+                "it was to be the address of a function that the verifier found never called, and removed",
+            )),
             PSEUDO_FUNC => match self.own_function(a.insn) == Some(values) {
                 true => Ok(Meaning::Own),
                 false => Err(self.unknown(

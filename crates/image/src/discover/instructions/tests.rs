@@ -124,6 +124,15 @@ fn functions_that_are_not_where_their_number_says_are_refused() {
 }
 
 #[test]
+fn loads_of_functions_that_the_verifier_removed_are_refused() {
+    let error = changed(&[vec![Piece::Constant(0x5c)]], |export| {
+        export.functions[0].insns[0].registers = 0x42;
+    });
+    let message = error.unwrap_err().to_string();
+    assert!(message.contains("never called, and removed"), "{message}");
+}
+
+#[test]
 fn constants_that_look_like_addresses_stay() {
     let [a, b] = [3, 17].map(Layout::new);
     for constant in [
