@@ -12,6 +12,8 @@ const OTHER_BUNDLE: &str = "/tmp/shared.pvb";
 const PINS: &str = "/sys/fs/bpf/maps";
 /// Where the map `shared` wants to be pinned.
 const SHARED: &str = "/sys/fs/bpf/shared";
+/// What programs are loaded from.
+const IMAGES: [&str; 2] = ["native", "bytecode"];
 
 const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
@@ -43,19 +45,23 @@ enum Found {
 #[test]
 fn maps_of_every_kind() {
     let lab = Lab::new().unwrap();
-    let mut device = every_kind(&lab, 12);
-    storages_of_cgroups(&lab, &mut device);
-    device.healthy_log().unwrap();
+    for image in IMAGES {
+        let mut device = every_kind(&lab, 12, image);
+        storages_of_cgroups(&lab, &mut device);
+        device.healthy_log().unwrap();
+    }
 }
 
 #[test]
 fn maps_of_linux_6_1() {
     let lab = Lab::of("debian:6.1-cloud-amd64").unwrap();
-    every_kind(&lab, 1).healthy_log().unwrap();
+    for image in IMAGES {
+        every_kind(&lab, 1, image).healthy_log().unwrap();
+    }
 }
 
 /// All that works on all versions of Linux 6: `minor` says which one it is.
-fn every_kind(lab: &Lab, minor: u32) -> Device {
+fn every_kind(lab: &Lab, minor: u32, image: &str) -> Device {
     let mut device = lab
         .boot_for_probes(DeviceOptions {
             cpus: Some(2),
@@ -64,7 +70,7 @@ fn every_kind(lab: &Lab, minor: u32) -> Device {
         .unwrap();
     put_bundle(lab, &mut device, "maps", BUNDLE);
     put_bundle(lab, &mut device, "shared", OTHER_BUNDLE);
-    load(&mut device, PINS);
+    load(&mut device, PINS, image);
 
     contents_before(&mut device);
     plain(&mut device, minor);
@@ -76,7 +82,7 @@ fn every_kind(lab: &Lab, minor: u32) -> Device {
     inodes(&mut device);
     cgroup_locals(&mut device);
     contents_that_cannot_be_shown(&mut device);
-    pinned_by_name(&mut device);
+    pinned_by_name(&mut device, image);
 
     device.run(&[LOADER, "unload", PINS]).unwrap();
     let pins = device.run(&[LOADER, "list"]).unwrap();
@@ -91,12 +97,13 @@ fn put_bundle(lab: &Lab, device: &mut Device, name: &str, path: &str) {
     device.put(path, 0o644, bundle.to_bytes()).unwrap();
 }
 
-fn load(device: &mut Device, pins: &str) {
+fn load(device: &mut Device, pins: &str, image: &str) {
     let opened = "opened=verified";
     let sent = "sent=cgroup:/sys/fs/cgroup";
     device
         .run(&[
-            LOADER, "load", BUNDLE, "--pin", pins, "--attach", opened, "--attach", sent,
+            LOADER, "load", BUNDLE, "--pin", pins, "--image", image, "--attach", opened,
+            "--attach", sent,
         ])
         .unwrap();
 }
@@ -303,11 +310,11 @@ fn contents_that_cannot_be_shown(device: &mut Device) {
 }
 
 /// The next load takes the map that is there; an object that wants another one is told.
-fn pinned_by_name(device: &mut Device) {
+fn pinned_by_name(device: &mut Device, image: &str) {
     const SECOND: &str = "/sys/fs/bpf/second";
     let id = map_id(device, SHARED);
     let before = device.numbers(SHARED).unwrap()[0];
-    load(device, SECOND);
+    load(device, SECOND, image);
     assert_eq!(map_id(device, &format!("{SECOND}/maps/shared")), id);
     assert_ne!(
         map_id(device, &format!("{SECOND}/maps/array")),
