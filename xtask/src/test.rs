@@ -21,8 +21,8 @@ const DENY_VERSION: &str = "0.20.2";
 
 /// Runs it all, and stops at what does not pass.
 pub fn test() -> Result<(), Box<dyn Error>> {
-    let start = Instant::now();
-    let stage = |name: &str| println!("\n== [{:>4} s] {name}\n", start.elapsed().as_secs());
+    let mut stages = Stages::default();
+    let mut stage = |name| stages.start(name);
 
     stage("what is needed");
     setup::setup()?;
@@ -60,7 +60,9 @@ pub fn test() -> Result<(), Box<dyn Error>> {
     let objects = bpf::test_programs(Arch::X86_64)?;
 
     stage("real BPF objects");
-    corpus::build(Arch::X86_64)?;
+    for arch in [Arch::X86_64, Arch::Arm64] {
+        corpus::build(arch)?;
+    }
 
     stage("the kernel part, for each supported kernel");
     kernel::check_style(&corpus::linux_source()?)?;
@@ -85,7 +87,7 @@ pub fn test() -> Result<(), Box<dyn Error>> {
             .env(OBJECTS_VARIABLE, &objects),
     )?;
 
-    stage("the sample of real objects: verified, proved, loaded, run");
+    stage("the sample of real objects: verified, proved, loaded, run, native and by bytecode");
     corpus::run(
         &corpus::RunArgs::sample(preverify_lab::TARGET),
         &binaries.lab(preverify_lab::TARGET, signer()?)?,
@@ -94,8 +96,37 @@ pub fn test() -> Result<(), Box<dyn Error>> {
     stage("the demo");
     demo::demo(Arch::X86_64)?;
 
-    stage("all passed");
+    stages.end();
     Ok(())
+}
+
+/// What is done one after the other, and when each began.
+#[derive(Default)]
+struct Stages(Vec<(&'static str, Instant)>);
+
+impl Stages {
+    fn start(&mut self, name: &'static str) {
+        let now = Instant::now();
+        self.0.push((name, now));
+        println!("\n== [{:>4} s] {name}\n", self.until(now));
+    }
+
+    /// Everything has passed: tells how long it took.
+    fn end(&self) {
+        let end = Instant::now();
+        let ends = self.0.iter().skip(1).map(|(_, start)| *start).chain([end]);
+        println!("\n== [{:>4} s] all passed\n", self.until(end));
+        for ((name, start), end) in self.0.iter().zip(ends) {
+            println!("{:>6} s  {name}", (end - *start).as_secs());
+        }
+    }
+
+    /// Seconds since the first one began.
+    fn until(&self, moment: Instant) -> u64 {
+        self.0
+            .first()
+            .map_or(0, |(_, start)| (moment - *start).as_secs())
+    }
 }
 
 /// Checks what we depend on. The advisories' database is elsewhere: `cargo deny check advisories` needs it.
