@@ -102,6 +102,20 @@ impl Lab {
         }
     }
 
+    /// The compiled program `tests/programs/NAME.bpf.c`, for the target's architecture.
+    pub fn object(&self, name: &str) -> Result<Object, LabError> {
+        let folder = match self.architecture() {
+            Architecture::X86_64 => PathBuf::new(),
+            other => other.to_string().into(),
+        };
+        object_in(&folder, name)
+    }
+
+    /// The target's architecture.
+    pub fn architecture(&self) -> Architecture {
+        Architecture(self.target.facts().fingerprint.arch.get())
+    }
+
     /// Verifies an object; a verifier that serves several objects is faster.
     pub fn verify(&self, object: &Object) -> Result<Verified, LabError> {
         Ok(Verifier::start(&self.target)?.verify(object, TIME_LIMIT, &mut |_| {})?)
@@ -144,9 +158,14 @@ impl Lab {
     }
 }
 
-/// The compiled program `tests/programs/NAME.bpf.c`.
+/// The compiled program `tests/programs/NAME.bpf.c`, for x86_64.
 pub fn object(name: &str) -> Result<Object, LabError> {
-    let path = built(OBJECTS_VARIABLE)?.join(format!("{name}.bpf.o"));
+    object_in(Path::new(""), name)
+}
+
+fn object_in(folder: &Path, name: &str) -> Result<Object, LabError> {
+    let objects = built(OBJECTS_VARIABLE)?;
+    let path = objects.join(folder).join(format!("{name}.bpf.o"));
     Object::read(&path).map_err(|source| LabError::Object { path, source })
 }
 

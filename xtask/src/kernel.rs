@@ -6,7 +6,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use preverify_abi::kinds::Architecture;
 use preverify_lab::Lab;
 
 use crate::arch::Arch;
@@ -28,7 +27,7 @@ const MODULE_LIMIT: u64 = 40_000;
 /// Builds both modules with all warnings, which are errors here, for the kernel of a laboratory.
 pub fn check(lab: &Lab) -> Result<(), Box<dyn Error>> {
     let release = &lab.target.facts().release;
-    let arch = Arch::from(Architecture(lab.target.facts().fingerprint.arch.get()));
+    let arch = Arch::from(lab.architecture());
     // The kernel's build writes beside the sources.
     let folder = target_dir().join("kernel").join(release);
     if folder.exists() {

@@ -5,7 +5,6 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use preverify_abi::kinds::Architecture;
 use preverify_bundle::Bundle;
 use preverify_lab::{Device, DeviceError, LOADER, Lab, LabError, pinned};
 use preverify_pipeline::inputs::{self, InputsError};
@@ -102,8 +101,7 @@ pub enum RunCorpusError {
 
 /// Runs objects and prints what became of them.
 pub fn run(args: &Args, lab: &Lab) -> Result<(), RunCorpusError> {
-    let arch = lab.target.facts().fingerprint.arch.get();
-    let arch = Arch::from(Architecture(arch));
+    let arch = Arch::from(lab.architecture());
     let chosen = chosen(args, arch)?;
     let mut machines = Machines::new(lab, args.images());
     let start = Instant::now();
