@@ -29,8 +29,8 @@ const char *pv_arch_jit_flag_name(u64 flag);
 bool pv_arch_read_exception(struct pv_extable *record, const struct exception_table_entry *entry,
 			    const u8 *code, u32 code_size);
 
-/* Whether the kernel's handler can act on the record, the exception table's entry @index. */
-bool pv_arch_exception_good(const struct pv_extable *record, u32 index, u32 code_size);
+/* Whether the kernel's handler can act on the record. */
+bool pv_arch_exception_good(const struct pv_extable *record, u32 code_size);
 
 /* Bytes of a relocated field, or zero if there is no such form on this architecture. */
 u32 pv_arch_field_size(u16 form);

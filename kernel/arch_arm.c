@@ -31,7 +31,7 @@ bool pv_arch_read_exception(struct pv_extable *record, const struct exception_ta
 	return false;
 }
 
-bool pv_arch_exception_good(const struct pv_extable *record, u32 index, u32 code_size)
+bool pv_arch_exception_good(const struct pv_extable *record, u32 code_size)
 {
 	return false;
 }

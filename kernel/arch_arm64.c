@@ -110,36 +110,45 @@ void pv_arch_write_trailer(u8 *code, u32 code_size)
 #define PV_FIXUP_OFFSET		GENMASK(26, 0)
 #define PV_FIXUP_REGISTER	GENMASK(31, 27)
 
+/*
+ * How far before its fixup the handler is to go on: behind the instruction, always. That depends
+ * on where the table lies, which is farther away if the last pass of the compiler made the code
+ * shorter. So it is not part of a record.
+ */
+static u32 pv_fixup_offset(const struct exception_table_entry *entry, const u8 *code, u32 offset)
+{
+	return (unsigned long)&entry->fixup - (unsigned long)(code + offset + AARCH64_INSN_SIZE);
+}
+
 bool pv_arch_read_exception(struct pv_extable *record, const struct exception_table_entry *entry,
 			    const u8 *code, u32 code_size)
 {
 	unsigned long offset = (unsigned long)&entry->insn + entry->insn - (unsigned long)code;
+	u32 fixup = entry->fixup;
 
-	if (offset >= code_size)
+	if (offset >= code_size ||
+	    FIELD_GET(PV_FIXUP_OFFSET, fixup) != pv_fixup_offset(entry, code, offset))
 		return false;
 	*record = (struct pv_extable) {
 		.offset = cpu_to_le32(offset),
-		.fixup = cpu_to_le32(entry->fixup),
-		.data = cpu_to_le32((u16)entry->type | (u32)(u16)entry->data << 16),
+		.fixup = cpu_to_le32(fixup & PV_FIXUP_REGISTER),
+		/* The compiler leaves the entry's data as it finds it; nothing reads it. */
+		.data = cpu_to_le32((u16)entry->type),
 	};
 	return true;
 }
 
 /*
- * The handler goes on at a distance before the entry's fixup: behind the instruction, always. It
- * clears a register of x0 to x30; compilers that mean none of them name one that BPF never uses.
+ * The handler clears a register of x0 to x30; compilers that mean none of them name one that BPF
+ * never uses.
  */
-bool pv_arch_exception_good(const struct pv_extable *record, u32 index, u32 code_size)
+bool pv_arch_exception_good(const struct pv_extable *record, u32 code_size)
 {
-	u32 at = pv_arch_extable_offset(code_size) +
-		 index * sizeof(struct exception_table_entry) +
-		 offsetof(struct exception_table_entry, fixup);
 	u32 offset = le32_to_cpu(record->offset);
 	u32 fixup = le32_to_cpu(record->fixup);
-	u32 next = offset + AARCH64_INSN_SIZE;
 
-	return offset < code_size && IS_ALIGNED(offset, AARCH64_INSN_SIZE) && next < code_size &&
-	       at - FIELD_GET(PV_FIXUP_OFFSET, fixup) == next &&
+	return offset < code_size && IS_ALIGNED(offset, AARCH64_INSN_SIZE) &&
+	       code_size - offset > AARCH64_INSN_SIZE && !(fixup & PV_FIXUP_OFFSET) &&
 	       FIELD_GET(PV_FIXUP_REGISTER, fixup) <= 30 &&
 	       le32_to_cpu(record->data) == EX_TYPE_BPF && !record->reserved;
 }
@@ -148,8 +157,12 @@ void pv_arch_write_exception(struct exception_table_entry *entry,
 			     const struct exception_table_entry *final, const u8 *code,
 			     const struct pv_extable *record)
 {
-	entry->insn = code + le32_to_cpu(record->offset) - (const u8 *)&final->insn;
-	entry->fixup = le32_to_cpu(record->fixup);
+	u32 offset = le32_to_cpu(record->offset);
+
+	/* An image has more bytes than its code and table together. */
+	BUILD_BUG_ON(!FIELD_FIT(PV_FIXUP_OFFSET, PV_IMAGE_MAX_SIZE));
+	entry->insn = code + offset - (const u8 *)&final->insn;
+	entry->fixup = le32_to_cpu(record->fixup) | pv_fixup_offset(final, code, offset);
 	entry->type = EX_TYPE_BPF;
 	entry->data = 0;
 }

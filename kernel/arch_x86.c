@@ -144,7 +144,7 @@ bool pv_arch_read_exception(struct pv_extable *record, const struct exception_ta
 }
 
 /* ex_handler_bpf(): which register to clear, as an offset into the registers; bytes to skip. */
-bool pv_arch_exception_good(const struct pv_extable *record, u32 index, u32 code_size)
+bool pv_arch_exception_good(const struct pv_extable *record, u32 code_size)
 {
 	u32 offset = le32_to_cpu(record->offset);
 	u32 fixup = le32_to_cpu(record->fixup);

@@ -269,7 +269,7 @@ static bool pv_extable_good(const struct pv_image *image, const struct pv_functi
 
 	for (i = 0; i < le32_to_cpu(function->extable.count); i++) {
 		if (le32_to_cpu(records[i].offset) < free ||
-		    !pv_arch_exception_good(&records[i], i, code_size))
+		    !pv_arch_exception_good(&records[i], code_size))
 			return false;
 		free = le32_to_cpu(records[i].offset) + 1;
 	}

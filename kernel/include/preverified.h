@@ -472,10 +472,11 @@ struct pv_extable {
 	/* Bytes from the start of the function's code to the instruction. */
 	__le32 offset;
 	/*
-	 * The entry's `fixup`, which BPF uses for the register to clear and the length to skip.
+	 * The entry's `fixup`, which BPF uses for the register to clear and, on x86_64, the length to
+	 * skip. On arm64, it also says where the table lies: that part is zero here.
 	 */
 	__le32 fixup;
-	/* The entry's `data` (x86_64) or `type` and `data` (arm64): the handler. */
+	/* The entry's `data` (x86_64) or `type` (arm64): the handler. */
 	__le32 data;
 	/* Zero. */
 	__le32 reserved;

@@ -224,9 +224,10 @@ pub const RELOC_PROG_AUX: u16 = 6;
 pub struct Extable {
     /// Bytes from the start of the function's code to the instruction.
     pub offset: U32,
-    /// The entry's `fixup`, which BPF uses for the register to clear and the length to skip.
+    /// The entry's `fixup`, which BPF uses for the register to clear and, on x86_64, the length to
+    /// skip. On arm64, it also says where the table lies: that part is zero here.
     pub fixup: I32,
-    /// The entry's `data` (x86_64) or `type` and `data` (arm64): the handler.
+    /// The entry's `data` (x86_64) or `type` (arm64): the handler.
     pub data: U32,
     /// Zero.
     pub reserved: U32,

@@ -4,10 +4,11 @@ use preverify_abi::image::Extable;
 
 use super::{SIZE, words};
 
-/// `EX_TYPE_BPF`, and no data.
+/// `EX_TYPE_BPF`.
 const TYPE_BPF: u32 = 1;
 
-/// The five highest bits of `fixup` are the register that is cleared.
+/// The five highest bits of `fixup` are the register that is cleared; the kernel part takes the
+/// others, which say where the table lies, and puts them back.
 const REGISTER_SHIFT: u32 = 27;
 
 /// The register that stands for none (`DONT_CLEAR`): the JIT uses it for nothing else.

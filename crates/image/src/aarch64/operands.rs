@@ -200,7 +200,7 @@ impl<'a> Side<'a> {
 
 /// The kernel part writes eight bytes behind the code: where the jump at its end goes.
 fn check_end(words: &[u32]) -> Result<(), Obstruction> {
-    if words.ends_with(&TRAMPOLINE) && words.len() % 2 == 0 {
+    if words.ends_with(&TRAMPOLINE) && words.len().is_multiple_of(2) {
         return Ok(());
     }
     let last = words.len().saturating_sub(1);

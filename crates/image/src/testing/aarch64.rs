@@ -37,7 +37,7 @@ impl Jit for Aarch64 {
                 0xd65f_03c0, // ret
             ],
         );
-        if code.len() / 4 % 2 != 0 {
+        if !code.len().is_multiple_of(8) {
             emit(code, &[NOP]);
         }
         // ldr x10, .+8; br x10
@@ -109,7 +109,7 @@ pub(crate) fn emit(code: &mut Vec<u8>, words: &[u32]) {
 fn wide(code: &mut Vec<u8>, opcode: u32, is64: bool, register: u32, immediate: u64, shift: u32) {
     assert!(immediate <= 0xffff);
     let immediate = u32::try_from(immediate).unwrap();
-    let word = u32::from(is64) << 31 | opcode | shift / 16 << 21 | immediate << 5 | register;
+    let word = u32::from(is64) << 31 | opcode | ((shift / 16) << 21) | immediate << 5 | register;
     emit(code, &[word]);
 }
 
