@@ -5,6 +5,7 @@
  */
 #include <linux/elf-em.h>
 #include <linux/types.h>
+#include <asm/ptrace.h>
 
 #include "arch.h"
 
@@ -50,3 +51,10 @@ bool pv_arch_relocate(u8 *field, u64 place, u16 form, u64 value)
 {
 	return false;
 }
+
+#ifndef CONFIG_KALLSYMS_ALL
+unsigned long *pv_arch_argument(struct pt_regs *regs, unsigned int index)
+{
+	return &regs->uregs[index];
+}
+#endif

@@ -16,6 +16,7 @@
 #include <asm/extable.h>
 #include <asm/insn-def.h>
 #include <asm/memory.h>
+#include <asm/ptrace.h>
 
 #include "arch.h"
 #include "symbols.h"
@@ -62,6 +63,13 @@ const char *pv_arch_jit_flag_name(u64 flag)
 		return "features that this module does not know";
 	}
 }
+
+#ifndef CONFIG_KALLSYMS_ALL
+unsigned long *pv_arch_argument(struct pt_regs *regs, unsigned int index)
+{
+	return (unsigned long *)&regs->regs[index];
+}
+#endif
 
 void pv_arch_fill(void *area, unsigned int size)
 {

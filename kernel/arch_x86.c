@@ -62,7 +62,7 @@ static u64 pv_return_thunk(void)
 {
 	if (!cpu_feature_enabled(X86_FEATURE_RETHUNK))
 		return 0;
-	return (unsigned long)*pv_data(x86_return_thunk) - (unsigned long)pv_data(_text);
+	return (unsigned long)*pv_data(x86_return_thunk) - pv_kernel_start();
 }
 
 static u32 pv_cfi_mode(void)

@@ -14,6 +14,7 @@
 
 #include "bundle.h"
 #include "fingerprint.h"
+#include "id.h"
 #include "load.h"
 #include "symbols.h"
 #include "trust.h"
@@ -70,9 +71,15 @@ static int __init pv_init(void)
 	err = pv_symbols_resolve();
 	if (err)
 		return err;
-	err = pv_trust_init();
+	err = pv_fingerprint_init();
 	if (err)
 		return err;
+	err = pv_id_init();
+	if (err)
+		return err;
+	err = pv_trust_init();
+	if (err)
+		goto err_id;
 	err = misc_register(&pv_device);
 	if (err)
 		goto err_trust;
@@ -80,6 +87,8 @@ static int __init pv_init(void)
 
 err_trust:
 	pv_trust_exit();
+err_id:
+	pv_id_exit();
 	return err;
 }
 module_init(pv_init);
@@ -88,6 +97,7 @@ static void __exit pv_exit(void)
 {
 	misc_deregister(&pv_device);
 	pv_trust_exit();
+	pv_id_exit();
 }
 module_exit(pv_exit);
 

@@ -263,7 +263,7 @@ static void pv_write_header(struct pv_export_header *header, const struct bpf_pr
 	header->va_bits = cpu_to_le32(pv_arch_va_bits());
 	pv_write_conclusions(&header->conclusions, prog);
 	header->aux_address = cpu_to_le64((unsigned long)prog->aux);
-	header->text_address = cpu_to_le64((unsigned long)pv_data(_text));
+	header->text_address = cpu_to_le64(pv_kernel_start());
 }
 
 static int pv_write_extable(struct pv_extable *records, const struct bpf_prog *func,
@@ -583,6 +583,9 @@ static int __init pv_export_init(void)
 	int err;
 
 	err = pv_symbols_resolve();
+	if (err)
+		return err;
+	err = pv_fingerprint_init();
 	if (err)
 		return err;
 	return misc_register(&pv_export_device);

@@ -7,7 +7,10 @@
 
 #include "preverified.h"
 
-/* Needs the symbols. Fails if the kernel has no build id. */
+/* Once, at the start. Fails if the kernel has no build id, and says so in its log. */
+int pv_fingerprint_init(void);
+
+/* Needs the symbols. Fails if there is no memory. */
 int pv_info_read(struct pv_machine_info *info);
 
 #endif /* PV_FINGERPRINT_H */

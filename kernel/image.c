@@ -4,6 +4,7 @@
 #include <linux/string.h>
 
 #include "arch.h"
+#include "compat/program.h"
 #include "image.h"
 #include "insns.h"
 #include "symbols.h"
@@ -123,7 +124,7 @@ static int pv_check_functions(const struct pv_image *image, u32 map_count,
 		const struct pv_function *function = &image->functions[i];
 
 		if (!function->code.count ||
-		    le32_to_cpu(function->flags) & ~PV_FUNCTION_KNOWN ||
+		    le32_to_cpu(function->flags) & (~PV_FUNCTION_KNOWN | PV_FUNCTION_FOREIGN) ||
 		    !pv_range_follows(&function->code, &header->code, &code) ||
 		    !pv_range_follows(&function->relocs, &header->relocs, &relocs) ||
 		    !pv_range_follows(&function->extable, &header->extable, &extable))
@@ -290,7 +291,7 @@ static int pv_check_symbol(const struct pv_symbol *symbol, const u8 *strings, u3
 			   struct pv_reason *reason)
 {
 	u32 name = le32_to_cpu(symbol->name);
-	u64 image_size = pv_data(_end) - pv_data(_text);
+	u64 image_size = pv_kernel_end() - pv_kernel_start();
 
 	switch (le32_to_cpu(symbol->kind)) {
 	case PV_SYMBOL_TEXT:
@@ -343,5 +344,5 @@ static int pv_check_symbols(struct pv_image *image, struct pv_bytes symbols,
 
 u64 pv_image_symbol(const struct pv_image *image, u32 index)
 {
-	return (unsigned long)pv_data(_text) + le64_to_cpu(image->symbols[index].value);
+	return pv_kernel_start() + le64_to_cpu(image->symbols[index].value);
 }

@@ -134,7 +134,7 @@ static int pv_map_check_kind(const struct bpf_map *map, const struct pv_map *exp
 				 expected->name);
 #endif
 	/* Inlined code would take an offloaded map for one of this type. */
-	if (map->ops == pv_data(bpf_map_offload_ops))
+	if ((const char *)map->ops->map_free == pv_data(bpf_map_offload_map_free))
 		return pv_refuse(reason, -EINVAL, "map %s: the map is offloaded to a device",
 				 expected->name);
 	return 0;
@@ -275,7 +275,7 @@ static int pv_map_check_contents(struct bpf_map *map, const struct pv_bundle *bu
 		return pv_refuse(reason, -EINVAL,
 				 "map %s: the map must be frozen and read-only to programs (BPF_MAP_FREEZE)",
 				 expected->name);
-	value = (const void *)pv_map_value(map);
+	value = (const void *)(unsigned long)pv_map_value(map);
 	if (!value)
 		return pv_refuse(reason, -EBADMSG,
 				 "map %s: programs cannot take contents of such maps for constants",

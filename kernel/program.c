@@ -2,13 +2,11 @@
 /*
  * What bpf_prog_load() does around the verifier and the JIT compiler, in the same order.
  */
-#include <linux/audit.h>
 #include <linux/bpf.h>
 #include <linux/cred.h>
 #include <linux/ctype.h>
 #include <linux/err.h>
 #include <linux/filter.h>
-#include <linux/idr.h>
 #include <linux/perf_event.h>
 #include <linux/sched/user.h>
 #include <linux/string.h>
@@ -17,6 +15,7 @@
 #include "attach.h"
 #include "bytecode.h"
 #include "compat/program.h"
+#include "id.h"
 #include "jit.h"
 #include "program.h"
 #include "replay.h"
@@ -28,8 +27,8 @@ static void pv_fill_attr(union bpf_attr *attr, const struct pv_program *record,
 static struct bpf_prog *pv_alloc(const struct pv_program *record, const struct pv_image *image,
 				 struct pv_reason *reason);
 static void pv_take_maps(struct bpf_prog *prog, struct pv_maps *maps);
-static int pv_reserve_id(struct bpf_prog *prog);
-static int pv_publish(struct bpf_prog *prog, struct pv_reason *reason);
+static int pv_publish(struct bpf_prog *prog, const union bpf_attr *attr,
+		      struct pv_reason *reason);
 
 int pv_program_load(const struct pv_program *record, const struct pv_image *image,
 		    struct pv_maps *maps, struct pv_reason *reason)
@@ -75,17 +74,17 @@ int pv_program_load(const struct pv_program *record, const struct pv_image *imag
 			  prog->aux->name);
 		goto err_security;
 	}
-	err = pv_reserve_id(prog);
+	err = pv_id_reserve(prog);
 	if (err) {
 		pv_refuse(reason, err, "there is no id for the program");
 		goto err_security;
 	}
-	return pv_publish(prog, reason);
+	return pv_publish(prog, &attr, reason);
 
 err_security:
 	pv_security_prog_free(prog);
 err_prog:
-	free_uid(prog->aux->user);
+	pv_call(free_uid)(prog->aux->user);
 	if (prog->aux->attach_btf)
 		pv_call(btf_put)(prog->aux->attach_btf);
 	bpf_prog_free(prog);
@@ -111,7 +110,7 @@ static void pv_fill_attr(union bpf_attr *attr, const struct pv_program *record,
 	 BPF_F_TEST_STATE_FREQ | BPF_F_SLEEPABLE | BPF_F_XDP_HAS_FRAGS | PV_TEST_REG_INVARIANTS)
 
 /* Types whose programs need nothing of the kernel but what is replayed here. */
-static const struct bpf_prog_ops *pv_find_ops(u32 type)
+static bool pv_type_known(u32 type)
 {
 	switch (type) {
 	case BPF_PROG_TYPE_SOCKET_FILTER:
@@ -143,14 +142,14 @@ static const struct bpf_prog_ops *pv_find_ops(u32 type)
 	case BPF_PROG_TYPE_LSM:
 	case BPF_PROG_TYPE_SK_LOOKUP:
 	case BPF_PROG_TYPE_SYSCALL:
-		return pv_data(bpf_prog_types)[type];
+		return true;
 #if defined(PV_HAVE_NETFILTER) && defined(CONFIG_NETFILTER_BPF_LINK)
 	/* It would be the array's last, and is not there without this option. */
 	case BPF_PROG_TYPE_NETFILTER:
-		return pv_data(bpf_prog_types)[type];
+		return true;
 #endif
 	default:
-		return NULL;
+		return false;
 	}
 }
 
@@ -165,11 +164,10 @@ static struct bpf_prog *pv_alloc(const struct pv_program *record, const struct p
 	u32 type = le32_to_cpu(record->prog_type);
 	u32 flags = le32_to_cpu(record->prog_flags);
 	u32 length = pv_count(&image->header->xlated);
-	const struct bpf_prog_ops *ops = pv_find_ops(type);
 	struct bpf_prog *prog;
 	int err;
 
-	if (!ops)
+	if (!pv_type_known(type))
 		return ERR_PTR(pv_refuse(reason, -EOPNOTSUPP,
 					 "programs of type %u are not supported", type));
 	if (flags & ~PV_KNOWN_FLAGS)
@@ -186,7 +184,7 @@ static struct bpf_prog *pv_alloc(const struct pv_program *record, const struct p
 	prog->len = length;
 	memcpy(prog->insnsi, image->xlated, bpf_prog_insn_size(prog));
 
-	prog->aux->ops = ops;
+	prog->aux->ops = pv_id_ops(type);
 	prog->aux->attach_btf_id = le32_to_cpu(record->attach_btf_id);
 	prog->aux->load_time = ktime_get_boottime_ns();
 	atomic64_set(&prog->aux->refcnt, 1);
@@ -284,40 +282,12 @@ static void pv_take_maps(struct bpf_prog *prog, struct pv_maps *maps)
 	maps->count = 0;
 }
 
-/* An id that nobody finds a program under yet. */
-static int pv_reserve_id(struct bpf_prog *prog)
-{
-	int id;
-
-	idr_preload(GFP_KERNEL);
-	spin_lock_bh(pv_data(prog_idr_lock));
-	id = idr_alloc_cyclic(pv_data(prog_idr), NULL, 1, INT_MAX, GFP_ATOMIC);
-	spin_unlock_bh(pv_data(prog_idr_lock));
-	idr_preload_end();
-	if (id < 0)
-		return id;
-	prog->aux->id = id;
-	return 0;
-}
-
-static void pv_audit(const struct bpf_prog *prog)
-{
-	struct audit_buffer *buffer;
-
-	if (audit_enabled == AUDIT_OFF)
-		return;
-	buffer = audit_log_start(audit_context(), GFP_KERNEL, AUDIT_BPF);
-	if (!buffer)
-		return;
-	audit_log_format(buffer, "prog-id=%u op=LOAD", prog->aux->id);
-	audit_log_end(buffer);
-}
-
 /*
  * Makes the program known. It is complete before others can find it by its id: a fault in code
  * that is in no table would not be fixed up. Afterwards it belongs to whoever holds a reference.
  */
-static int pv_publish(struct bpf_prog *prog, struct pv_reason *reason)
+static int pv_publish(struct bpf_prog *prog, const union bpf_attr *attr,
+		      struct pv_reason *reason)
 {
 	u32 i;
 	int fd;
@@ -326,17 +296,21 @@ static int pv_publish(struct bpf_prog *prog, struct pv_reason *reason)
 		pv_call(bpf_prog_kallsyms_add)(prog->aux->func[i]);
 	pv_call(bpf_prog_kallsyms_add)(prog);
 
-	spin_lock_bh(pv_data(prog_idr_lock));
-	idr_replace(pv_data(prog_idr), prog, prog->aux->id);
-	spin_unlock_bh(pv_data(prog_idr_lock));
-
+	fd = pv_id_publish(prog, attr);
+	if (fd) {
+		pv_refuse(reason, fd, "there is no id for the program");
+		goto err_put;
+	}
 	pv_call(perf_event_bpf_event)(prog, PERF_BPF_EVENT_PROG_LOAD, 0);
-	pv_audit(prog);
 
 	fd = pv_call(bpf_prog_new_fd)(prog);
 	if (fd < 0) {
 		pv_refuse(reason, fd, "there is no file descriptor for the program");
-		bpf_prog_put(prog);
+		goto err_put;
 	}
+	return fd;
+
+err_put:
+	bpf_prog_put(prog);
 	return fd;
 }

@@ -39,7 +39,8 @@ static int pv_replay_symbols(const struct pv_image *image, struct pv_reason *rea
 	u32 i;
 
 	for (i = 0; i < count; i++) {
-		const char *symbol = (const char *)pv_image_symbol(image, i);
+		unsigned long address = pv_image_symbol(image, i);
+		const char *symbol = (const char *)address;
 
 		/* It enables the tracing event that these print to. */
 		if (symbol == pv_data(bpf_trace_printk) || symbol == pv_data(bpf_trace_vprintk))
@@ -62,7 +63,8 @@ static int pv_replay_callchain(struct bpf_prog *prog, const struct pv_image *ima
 
 	if (!(le64_to_cpu(image->header->conclusions.flags) & PV_PROG_HAS_CALLCHAIN_BUF))
 		return 0;
-	err = pv_call(get_callchain_buffers)(READ_ONCE(*pv_data(sysctl_perf_event_max_stack)));
+	/* They are as large as the system allows, whatever is asked for within that. */
+	err = pv_call(get_callchain_buffers)(0);
 	if (err)
 		return pv_refuse(reason, err, "there are no buffers for call chains");
 	prog->has_callchain_buf = 1;

@@ -7,10 +7,14 @@
  */
 
 /* Both roles. */
+#ifdef CONFIG_KALLSYMS_ALL
 PV_DATA(const char, _text);
-PV_DATA(const struct elf_note, __start_notes);
-PV_DATA(const struct elf_note, __stop_notes);
+PV_DATA(const char, _end);
 PV_DATA(const int, bpf_jit_harden);
+#else
+PV_DATA(const char, _stext);
+PV_DATA(const char, _etext);
+#endif
 PV_FUNCTION(btf_is_kernel);
 PV_FUNCTION(btf_is_module);
 #ifdef CONFIG_X86_64
@@ -25,12 +29,12 @@ PV_DATA(const char, dummy_tramp);
 
 #ifndef PV_ROLE_EXPORT
 /* The device. The JIT compiler's static jit_fill_hole() is not here: it sets bytes to 0xcc. */
-PV_DATA(const char, _end);
-PV_DATA(const struct bpf_map_ops, bpf_map_offload_ops);
+#ifdef CONFIG_KALLSYMS_ALL
 PV_DATA(const struct bpf_prog_ops *const, bpf_prog_types);
 PV_DATA(struct idr, prog_idr);
 PV_DATA(spinlock_t, prog_idr_lock);
-PV_DATA(const int, sysctl_perf_event_max_stack);
+#endif
+PV_DATA(const char, bpf_map_offload_map_free);
 PV_DATA(const char, bpf_trace_printk);
 PV_DATA(const char, bpf_trace_vprintk);
 PV_FUNCTION(bpf_get_trace_printk_proto);
@@ -47,6 +51,7 @@ PV_FUNCTION(bpf_user_rnd_init_once);
 PV_FUNCTION(btf_get);
 PV_FUNCTION(btf_obj_id);
 PV_FUNCTION(btf_put);
+PV_FUNCTION(free_uid);
 PV_FUNCTION(get_callchain_buffers);
 PV_FUNCTION(perf_event_bpf_event);
 #ifdef PV_NATIVE

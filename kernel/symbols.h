@@ -17,6 +17,7 @@
 #include <linux/filter.h>
 #include <linux/idr.h>
 #include <linux/perf_event.h>
+#include <linux/sched/user.h>
 #include <linux/security.h>
 #include <linux/set_memory.h>
 #include <linux/spinlock.h>
@@ -34,6 +35,28 @@
 
 #define pv_call(function)	static_call(pv_##function)
 #define pv_data(symbol)		(pv_data_##symbol)
+
+/*
+ * The kernel image; its symbols are told by their distance from where it starts. If the kernel
+ * names no data, then it is the part that it does name: functions.
+ */
+static inline unsigned long pv_kernel_start(void)
+{
+#ifdef CONFIG_KALLSYMS_ALL
+	return (unsigned long)pv_data(_text);
+#else
+	return (unsigned long)pv_data(_stext);
+#endif
+}
+
+static inline unsigned long pv_kernel_end(void)
+{
+#ifdef CONFIG_KALLSYMS_ALL
+	return (unsigned long)pv_data(_end);
+#else
+	return (unsigned long)pv_data(_etext);
+#endif
+}
 
 /* Finds what this module's role needs; names in the kernel's log what is missing. */
 int pv_symbols_resolve(void);

@@ -24,7 +24,7 @@ int pv_target_choose(const struct pv_manifest *manifest, const struct pv_target 
 
 	err = pv_info_read(&info);
 	if (err)
-		return pv_refuse(reason, err, "the running kernel has no build id");
+		return pv_refuse(reason, err, "no memory to find out about this machine");
 
 	*target = NULL;
 	end = manifest->targets + pv_count(&manifest->header->targets);
@@ -68,7 +68,7 @@ int pv_target_check(const struct pv_target *target, u32 kind, struct pv_reason *
 
 	err = pv_info_read(&info);
 	if (err)
-		return pv_refuse(reason, err, "the running kernel has no build id");
+		return pv_refuse(reason, err, "no memory to find out about this machine");
 	err = pv_verification_check(&target->fingerprint, &info.fingerprint, reason);
 	if (err || kind == PV_IMAGE_BYTECODE)
 		return err;
