@@ -196,7 +196,10 @@
 /* The program's own `struct bpf_prog_aux`. */
 #define PV_RELOC_PROG_AUX 6
 
-/* In the kernel image: `value` is the offset from `_text`. */
+/*
+ * In the kernel image: `value` is the offset from `_text`. (On kernels without
+ * `CONFIG_KALLSYMS_ALL`, which name functions only: from `_stext`.)
+ */
 #define PV_SYMBOL_TEXT 1
 
 /* In a module: `name` is `module:symbol`, `value` the offset from that symbol. */
@@ -769,7 +772,7 @@ struct pv_export_header {
 	struct pv_conclusions conclusions;
 	/* The program's `struct bpf_prog_aux`. */
 	__le64 aux_address;
-	/* The address of `_text`. */
+	/* The address that offsets of PV_SYMBOL_TEXT count from: `_text`, or `_stext`. */
 	__le64 text_address;
 	/* struct pv_export_function records; the first is the program's entry. */
 	struct pv_table functions;

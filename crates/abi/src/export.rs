@@ -38,7 +38,7 @@ pub struct ExportHeader {
     pub conclusions: Conclusions,
     /// The program's `struct bpf_prog_aux`.
     pub aux_address: U64,
-    /// The address of `_text`.
+    /// The address that offsets of [`crate::image::SYMBOL_TEXT`] count from: `_text`, or `_stext`.
     pub text_address: U64,
     /// [`ExportFunction`] records; the first is the program's entry.
     pub functions: Table,

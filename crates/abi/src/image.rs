@@ -291,7 +291,8 @@ pub struct Symbol {
     pub value: U64,
 }
 
-/// In the kernel image: `value` is the offset from `_text`.
+/// In the kernel image: `value` is the offset from `_text`. (On kernels without
+/// `CONFIG_KALLSYMS_ALL`, which name functions only: from `_stext`.)
 pub const SYMBOL_TEXT: u32 = 1;
 /// In a module: `name` is `module:symbol`, `value` the offset from that symbol.
 pub const SYMBOL_MODULE: u32 = 2;

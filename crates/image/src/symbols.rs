@@ -10,6 +10,9 @@ use thiserror::Error;
 /// A place in the kernel image is identified by its offset from `_text`, which is the same in all
 /// boots of one build; names are for people, because many are not unique. A place in a module is
 /// identified by a name that is unique in the module.
+///
+/// Kernels without `CONFIG_KALLSYMS_ALL` name functions only, and neither `_text` nor `_end`. Of
+/// those, the image is what lies from `_stext` to `_etext`.
 #[derive(Debug)]
 pub struct KernelSymbols {
     kallsyms: String,
@@ -77,7 +80,7 @@ impl KernelSymbols {
         let kallsyms = kallsyms.into();
         let mut image = Vec::new();
         let mut modules = Vec::new();
-        let (mut text, mut end) = (None, None);
+        let mut bounds = [None; BOUNDS.len()];
         let mut start = 0;
         for (number, line) in kallsyms.split_inclusive('\n').enumerate() {
             let parsed = parse_line(line.trim_end()).ok_or_else(|| SymbolsError::Line {
@@ -86,10 +89,8 @@ impl KernelSymbols {
             })?;
             match parsed.module {
                 None => {
-                    match parsed.name {
-                        "_text" => text = Some(parsed.address),
-                        "_end" => end = Some(parsed.address),
-                        _ => {}
+                    if let Some(bound) = BOUNDS.iter().position(|name| *name == parsed.name) {
+                        bounds[bound] = Some(parsed.address);
                     }
                     let name = start + parsed.name_offset;
                     image.push(Entry {
@@ -106,8 +107,12 @@ impl KernelSymbols {
             }
             start += line.len();
         }
-        let text = text.ok_or(SymbolsError::Missing { symbol: "_text" })?;
-        let end = end.ok_or(SymbolsError::Missing { symbol: "_end" })?;
+        let [all_text, all_end, code_text, code_end] = bounds;
+        let missing = |symbol| SymbolsError::Missing { symbol };
+        let (text, end) = match (all_text, all_end, code_text.zip(code_end)) {
+            (None, None, Some(code)) => code,
+            (text, end, _) => (text.ok_or(missing("_text"))?, end.ok_or(missing("_end"))?),
+        };
         if text == 0 {
             return Err(SymbolsError::Hidden);
         }
@@ -134,7 +139,7 @@ impl KernelSymbols {
         })
     }
 
-    /// The address of `_text`.
+    /// The address of `_text`, where the kernel image starts.
     pub fn text(&self) -> u64 {
         self.text
     }
@@ -214,6 +219,9 @@ impl KernelSymbols {
     }
 }
 
+/// The symbols that bound a kernel image, and its code.
+const BOUNDS: [&str; 4] = ["_text", "_end", "_stext", "_etext"];
+
 struct Line<'a> {
     address: u64,
     kind: u8,
@@ -288,6 +296,25 @@ mod tests {
         assert_eq!(symbols.image_offset(symbols.end() - 1), Some(0x1fff));
         assert_eq!(symbols.image_offset(symbols.end()), None);
         assert_eq!(symbols.image_offset(symbols.text() - 1), None);
+    }
+
+    #[test]
+    fn kernels_that_name_functions_only_are_what_they_name() {
+        let kallsyms = "\
+            c0300000 T _stext\n\
+            c0300040 T helper\n\
+            c0e00000 D _etext\n\
+            c12003c0 T _sinittext\n";
+        let symbols = KernelSymbols::parse(kallsyms).unwrap();
+        assert_eq!((symbols.text(), symbols.end()), (0xc030_0000, 0xc0e0_0000));
+        assert_eq!(symbols.describe(0xc030_0040).unwrap(), "helper");
+        assert_eq!(symbols.image_offset(0xc0e0_0000), None);
+        // They are not mixed with the others.
+        let both = format!("c0200000 T _text\n{kallsyms}");
+        assert_eq!(
+            KernelSymbols::parse(both).unwrap_err(),
+            SymbolsError::Missing { symbol: "_end" }
+        );
     }
 
     #[test]

@@ -17,8 +17,8 @@ const NEEDED: &[(&str, &str)] = &[
     ("BPF_JIT", "there is no machine code without it"),
     ("MODULES", "the kernel part is a module"),
     (
-        "KALLSYMS_ALL",
-        "the kernel part looks symbols up by name, those of data among them",
+        "KALLSYMS",
+        "the kernel part looks the kernel's functions up by name",
     ),
     (
         "KPROBES",
@@ -46,7 +46,14 @@ const CONSOLE: (&str, &str) = (
 /// What an architecture needs beside that.
 const fn needed_by(arch: Arch) -> &'static [(&'static str, &'static str)] {
     match arch {
-        Arch::X86_64 => &[("X86_64", "its file is one of x86_64"), KASLR],
+        Arch::X86_64 => &[
+            ("X86_64", "its file is one of x86_64"),
+            KASLR,
+            (
+                "KALLSYMS_ALL",
+                "the kernel part looks data up by name, which code depends on here",
+            ),
+        ],
         Arch::Arm64 => &[("ARM64", "its file is one of arm64"), KASLR, BUS, CONSOLE],
         Arch::Arm => &[
             ("ARM", "its file is one of arm"),

@@ -362,13 +362,15 @@ fn ask(machine: &mut Machine, request: &Request) -> Result<Reply, TargetError> {
     }
 }
 
-/// The address of `_text`, as kallsyms has it.
+/// The address of `_text`, as kallsyms has it, or that of `_stext` if it names functions only.
 fn base(symbols: &str) -> Result<String, TargetError> {
-    let address = symbols.lines().find_map(|line| {
-        let (address, name) = symbol(line)?;
-        (name == "_text").then_some(address)
-    });
-    match address {
+    let address = |wanted| {
+        symbols.lines().find_map(|line| {
+            let (address, name) = symbol(line)?;
+            (name == wanted).then_some(address)
+        })
+    };
+    match address("_text").or_else(|| address("_stext")) {
         Some(address) if address.bytes().any(|digit| digit != b'0') => Ok(address.to_owned()),
         _ => Err(TargetError::Answer {
             expected: "the address of _text among the kernel's symbols",
@@ -451,6 +453,7 @@ ffffffffc0001000 t inside\t[module]
     #[test]
     fn the_base_is_the_address_of_text() {
         assert_eq!(base(SYMBOLS).unwrap(), "ffffffff81000000");
+        assert_eq!(base("c0300000 T _stext\n").unwrap(), "c0300000");
         assert!(base("").is_err());
         // What a kernel shows that hides its addresses.
         assert!(base("0000000000000000 T _text\n").is_err());
