@@ -21,7 +21,7 @@ const struct bpf_prog_ops *pv_id_ops(u32 type)
 	return pv_data(bpf_prog_types)[type];
 }
 
-int pv_id_reserve(struct bpf_prog *prog)
+int pv_id_reserve(struct bpf_prog *prog, struct pv_reason *reason)
 {
 	int id;
 
@@ -31,7 +31,7 @@ int pv_id_reserve(struct bpf_prog *prog)
 	spin_unlock_bh(pv_data(prog_idr_lock));
 	idr_preload_end();
 	if (id < 0)
-		return id;
+		return pv_refuse(reason, id, "there is no id for the program");
 	prog->aux->id = id;
 	return 0;
 }
@@ -49,7 +49,7 @@ static void pv_audit(const struct bpf_prog *prog)
 	audit_log_end(buffer);
 }
 
-int pv_id_publish(struct bpf_prog *prog, const union bpf_attr *attr)
+int pv_id_publish(struct bpf_prog *prog, const union bpf_attr *attr, struct pv_reason *reason)
 {
 	spin_lock_bh(pv_data(prog_idr_lock));
 	idr_replace(pv_data(prog_idr), prog, prog->aux->id);

@@ -8,6 +8,8 @@
 
 #include <linux/bpf.h>
 
+#include "reason.h"
+
 int pv_id_init(void);
 void pv_id_exit(void);
 
@@ -15,12 +17,12 @@ void pv_id_exit(void);
 const struct bpf_prog_ops *pv_id_ops(u32 type);
 
 /* An id that nobody finds a program under yet, unless publishing gives it. */
-int pv_id_reserve(struct bpf_prog *prog);
+int pv_id_reserve(struct bpf_prog *prog, struct pv_reason *reason);
 
 /*
  * Makes the program known by its id, and to the audit log. @attr describes it, as to the system
  * call. From here on others can find it, whether or not it then gets a file descriptor.
  */
-int pv_id_publish(struct bpf_prog *prog, const union bpf_attr *attr);
+int pv_id_publish(struct bpf_prog *prog, const union bpf_attr *attr, struct pv_reason *reason);
 
 #endif /* PV_ID_H */

@@ -74,11 +74,9 @@ int pv_program_load(const struct pv_program *record, const struct pv_image *imag
 			  prog->aux->name);
 		goto err_security;
 	}
-	err = pv_id_reserve(prog);
-	if (err) {
-		pv_refuse(reason, err, "there is no id for the program");
+	err = pv_id_reserve(prog, reason);
+	if (err)
 		goto err_security;
-	}
 	return pv_publish(prog, &attr, reason);
 
 err_security:
@@ -296,11 +294,9 @@ static int pv_publish(struct bpf_prog *prog, const union bpf_attr *attr,
 		pv_call(bpf_prog_kallsyms_add)(prog->aux->func[i]);
 	pv_call(bpf_prog_kallsyms_add)(prog);
 
-	fd = pv_id_publish(prog, attr);
-	if (fd) {
-		pv_refuse(reason, fd, "there is no id for the program");
+	fd = pv_id_publish(prog, attr, reason);
+	if (fd)
 		goto err_put;
-	}
 	pv_call(perf_event_bpf_event)(prog, PERF_BPF_EVENT_PROG_LOAD, 0);
 
 	fd = pv_call(bpf_prog_new_fd)(prog);

@@ -70,7 +70,7 @@ const struct bpf_prog_ops *pv_id_ops(u32 type)
 	return NULL;
 }
 
-int pv_id_reserve(struct bpf_prog *prog)
+int pv_id_reserve(struct bpf_prog *prog, struct pv_reason *reason)
 {
 	return 0;
 }
@@ -92,7 +92,7 @@ static int pv_load_stand_in(const union bpf_attr *attr)
 	return kern_sys_bpf(BPF_PROG_LOAD, &load, sizeof(load));
 }
 
-int pv_id_publish(struct bpf_prog *prog, const union bpf_attr *attr)
+int pv_id_publish(struct bpf_prog *prog, const union bpf_attr *attr, struct pv_reason *reason)
 {
 	struct bpf_prog *stand_in;
 	int fd;
@@ -116,6 +116,8 @@ int pv_id_publish(struct bpf_prog *prog, const union bpf_attr *attr)
 		close_fd(fd);
 	if (prog->aux->id)
 		return 0;
-	/* Probes can be switched off, and are missed within others. */
-	return fd < 0 ? fd : -EAGAIN;
+	if (fd < 0)
+		return pv_refuse(reason, fd, "the kernel gives no id to programs of this kind");
+	return pv_refuse(reason, -EAGAIN,
+			 "the kernel's probes, which ids need here, are switched off or were busy");
 }
