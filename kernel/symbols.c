@@ -3,8 +3,9 @@
  * Finding unexported symbols. kallsyms_lookup_name() is not exported either, but a probe on it
  * tells where it is.
  *
- * All functions are called through static calls: these are direct calls, which neither CFI nor
- * IBT checks, and the kernel seals the landing pads of functions whose addresses it never takes.
+ * All functions are called through static calls: on x86_64 these are direct calls, which neither
+ * CFI nor IBT checks, and the kernel seals the landing pads of functions whose addresses it never
+ * takes. Elsewhere they are calls through a pointer.
  *
  * Two modules contain this file under other names than its own, so KBUILD_MODNAME is neither's.
  */
