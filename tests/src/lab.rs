@@ -17,10 +17,8 @@ use crate::device::{BUSYBOX, Device, DeviceError, LOADER, PROBE};
 
 /// The target that is used where nothing else is asked for.
 pub const TARGET: &str = "debian:6.12-cloud-amd64";
-/// Names the device's loader, a static binary.
-pub const LOADER_VARIABLE: &str = "PREVERIFY_LOAD";
-/// Names the probe, a static binary.
-pub const PROBE_VARIABLE: &str = "PREVERIFY_PROBE";
+/// Names the folder with the static binaries for devices: `preverify-load-ARCH` and `preverify-probe-ARCH`.
+pub const BINARIES_VARIABLE: &str = "PREVERIFY_BINARIES";
 /// Names the folder with the compiled programs of `tests/programs/`.
 pub const OBJECTS_VARIABLE: &str = "PREVERIFY_TEST_OBJECTS";
 
@@ -35,7 +33,7 @@ pub struct Lab {
     pub target: Target,
     /// Whom devices trust.
     pub signer: Signer,
-    loader: PathBuf,
+    binaries: PathBuf,
 }
 
 /// What a laboratory lacks.
@@ -70,35 +68,35 @@ pub enum LabError {
 }
 
 impl Lab {
-    /// A laboratory for [`TARGET`], with the loader that [`LOADER_VARIABLE`] names.
+    /// A laboratory for [`TARGET`], with the binaries in the folder that [`BINARIES_VARIABLE`] names.
     pub fn new() -> Result<Self, LabError> {
         Self::of(TARGET)
     }
 
     /// The same for another target.
     pub fn of(target: &str) -> Result<Self, LabError> {
-        let loader = built(LOADER_VARIABLE)?;
-        Self::with(target, signer()?, loader, &mut |_| {})
+        let binaries = built(BINARIES_VARIABLE)?;
+        Self::with(target, signer()?, &binaries, &mut |_| {})
     }
 
     /// A laboratory for a target, which is added to the cache if it is not there.
     pub fn with(
         target: &str,
         signer: Signer,
-        loader: PathBuf,
+        binaries: &Path,
         progress: &mut Progress<'_>,
     ) -> Result<Self, LabError> {
         let store = Store::open(&default_cache()?)?;
         let target = find_or_add(&store, target, progress)?;
-        Ok(Self::on(target, signer, loader))
+        Ok(Self::on(target, signer, binaries))
     }
 
     /// A laboratory for a target that is there.
-    pub fn on(target: Target, signer: Signer, loader: PathBuf) -> Self {
+    pub fn on(target: Target, signer: Signer, binaries: &Path) -> Self {
         Self {
             target,
             signer,
-            loader,
+            binaries: binaries.to_owned(),
         }
     }
 
@@ -113,7 +111,7 @@ impl Lab {
 
     /// The target's architecture.
     pub fn architecture(&self) -> Architecture {
-        Architecture(self.target.facts().fingerprint.arch.get())
+        self.target.architecture()
     }
 
     /// Verifies an object; a verifier that serves several objects is faster.
@@ -131,7 +129,8 @@ impl Lab {
     /// Boots a device that trusts nobody yet.
     pub fn boot_untrusting(&self, options: DeviceOptions) -> Result<Device, LabError> {
         let mut options = options;
-        options.files.push(file(LOADER, 0o755, &self.loader));
+        let loader = self.binary("preverify-load");
+        options.files.push(file(LOADER, 0o755, &loader));
         options.files.push(GuestFile {
             path: CERTIFICATE.into(),
             mode: 0o644,
@@ -143,11 +142,20 @@ impl Lab {
 
     /// Boots a device that trusts the signer, with the probe and busybox.
     pub fn boot_for_probes(&self, mut options: DeviceOptions) -> Result<Device, LabError> {
-        options
-            .files
-            .push(file(PROBE, 0o755, &built(PROBE_VARIABLE)?));
-        options.files.push(file(BUSYBOX, 0o755, &busybox()?));
+        let (probe, busybox) = (self.binary("preverify-probe"), self.busybox()?);
+        options.files.push(file(PROBE, 0o755, &probe));
+        options.files.push(file(BUSYBOX, 0o755, &busybox));
         self.boot(options)
+    }
+
+    /// busybox for the target's architecture.
+    pub fn busybox(&self) -> Result<PathBuf, LabError> {
+        busybox(self.architecture())
+    }
+
+    fn binary(&self, name: &str) -> PathBuf {
+        self.binaries
+            .join(format!("{name}-{}", self.architecture()))
     }
 
     /// Boots a device that trusts the signer, and nobody else for ever.
@@ -170,10 +178,14 @@ fn object_in(folder: &Path, name: &str) -> Result<Object, LabError> {
 }
 
 /// Debian's busybox in one static file, for devices; it is not installed here.
-pub fn busybox() -> Result<PathBuf, LabError> {
+fn busybox(architecture: Architecture) -> Result<PathBuf, LabError> {
     let cache = default_cache()?;
     let folder = cache.join("busybox");
-    let debs = Apt::open(&cache, Architecture::X86_64)?.download(&["busybox-static"], &folder)?;
+    let apt = Apt::open(&cache, architecture)?;
+    if !apt.has_lists()? {
+        apt.update()?;
+    }
+    let debs = apt.download(&[&apt.package("busybox-static")], &folder)?;
     let deb = debs.first().expect("one package was asked for");
     Ok(debian::unpack(deb, &folder)?.join("bin/busybox"))
 }

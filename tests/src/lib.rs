@@ -12,9 +12,6 @@ mod subject;
 
 pub use device::{BUSYBOX, Device, DeviceError, LOADER, PROBE, pinned};
 pub use dump::{Entry, Event, events, number};
-pub use lab::{
-    LOADER_VARIABLE, Lab, LabError, OBJECTS_VARIABLE, PROBE_VARIABLE, TARGET, busybox, file,
-    object, signer,
-};
+pub use lab::{BINARIES_VARIABLE, Lab, LabError, OBJECTS_VARIABLE, TARGET, file, object, signer};
 pub use preverify_target::AGENT_VARIABLE;
 pub use subject::{Subject, assert_reason, assert_refused, image, is_refused, refusal};

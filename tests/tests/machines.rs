@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use preverify_lab::{BUSYBOX, Lab, busybox};
+use preverify_lab::{BUSYBOX, Lab};
 use preverify_protocol::{ExecRequest, Reply, Request};
 use preverify_target::DeviceOptions;
 use preverify_vm::{Machine, VmError};
@@ -41,7 +41,7 @@ fn a_guest_that_hangs_hangs_nobody() {
     let busybox = Request::WriteFile {
         path: BUSYBOX.into(),
         mode: 0o755,
-        contents: std::fs::read(busybox().unwrap()).unwrap(),
+        contents: std::fs::read(lab.busybox().unwrap()).unwrap(),
     };
     assert_eq!(machine.request(&busybox, LIMIT).unwrap(), Reply::Done);
     let sleep = Request::Exec(ExecRequest {

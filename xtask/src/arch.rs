@@ -18,6 +18,9 @@ pub enum Arch {
 }
 
 impl Arch {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::X86_64, Self::Arm64, Self::Arm];
+
     /// The same in the words of bundles.
     pub fn architecture(self) -> Architecture {
         match self {
@@ -62,6 +65,24 @@ impl Arch {
             Self::X86_64 => "",
             Self::Arm64 => "aarch64-linux-gnu-",
             Self::Arm => "arm-linux-gnueabihf-",
+        }
+    }
+
+    /// What Rust calls it, with the C library of static binaries.
+    pub fn triple(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86_64-unknown-linux-gnu",
+            Self::Arm64 => "aarch64-unknown-linux-gnu",
+            Self::Arm => "armv7-unknown-linux-gnueabihf",
+        }
+    }
+
+    /// Where Debian's packages have its libraries.
+    pub fn multiarch(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86_64-linux-gnu",
+            Self::Arm64 => "aarch64-linux-gnu",
+            Self::Arm => "arm-linux-gnueabihf",
         }
     }
 

@@ -38,7 +38,7 @@ struct Subject {
 pub fn demo(arch: Arch) -> Result<(), Box<dyn Error>> {
     headline("What is needed");
     setup::setup()?;
-    let binaries = artifacts::binaries()?;
+    let binaries = artifacts::binaries(&[arch])?;
     let preverify = artifacts::command(&binaries)?;
     let bench = artifacts::bench(arch)?;
     let folder = target_dir().join("demo").join(arch.to_string());
@@ -80,7 +80,7 @@ pub fn demo(arch: Arch) -> Result<(), Box<dyn Error>> {
          preverify-load",
         target.hardware().cpu
     ));
-    let lab = Lab::on(target, Signer::open(&key)?, binaries.loader);
+    let lab = Lab::on(target, Signer::open(&key)?, binaries.folder());
     let mut device = boot(&lab, &key, &bench, &subjects)?;
     tell_layouts(&lab, &mut device)?;
     show(&mut device, &[LOADER, "trust", CERTIFICATE])?;
@@ -193,7 +193,7 @@ fn boot(
     subjects: &[Subject],
 ) -> Result<Device, Box<dyn Error>> {
     let mut files = vec![
-        file(BUSYBOX, 0o755, &preverify_lab::busybox()?),
+        file(BUSYBOX, 0o755, &lab.busybox()?),
         file(BENCH, 0o755, bench),
         file(CERTIFICATE, 0o644, &key.with_extension("x509")),
         GuestFile {

@@ -15,11 +15,13 @@ mod paths;
 mod run;
 mod setup;
 mod test;
+mod toolchain;
 
 use std::error::Error;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use preverify_target::DebianKernel;
 
 use crate::arch::Arch;
 
@@ -31,7 +33,8 @@ enum Command {
     Demo(ArchArgs),
     /// Installs the Debian packages that are needed and missing, after saying which and why.
     Setup,
-    /// Builds `preverify`, with its agent beside it, and the static `preverify-load`, and says where they are.
+    /// Builds `preverify`, with its agents beside it, and the static `preverify-load` for each architecture, and says
+    /// where they are.
     Build,
     /// Compiles the programs of `examples/` into `target/bpf/`, those for other architectures than x86_64 into a folder
     /// of their own there.
@@ -98,13 +101,17 @@ fn main() -> ExitCode {
 }
 
 fn build() -> Result<(), Box<dyn Error>> {
-    let binaries = artifacts::binaries()?;
-    let preverify = artifacts::command(&binaries)?;
-    println!("{}\n{}", preverify.display(), binaries.loader.display());
+    let binaries = artifacts::binaries(&Arch::ALL)?;
+    println!("{}", artifacts::command(&binaries)?.display());
+    for arch in Arch::ALL {
+        println!("{}", binaries.loader(arch).display());
+    }
     Ok(())
 }
 
 fn corpus(args: &corpus::RunArgs) -> Result<(), Box<dyn Error>> {
-    let lab = artifacts::binaries()?.lab(args.target(), preverify_lab::signer()?)?;
+    let kernel: DebianKernel = args.target().parse()?;
+    let binaries = artifacts::binaries(&[kernel.architecture().into()])?;
+    let lab = binaries.lab(args.target(), preverify_lab::signer()?)?;
     Ok(corpus::run(args, &lab)?)
 }

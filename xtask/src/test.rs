@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
-use preverify_lab::{AGENT_VARIABLE, LOADER_VARIABLE, OBJECTS_VARIABLE, PROBE_VARIABLE, signer};
+use preverify_lab::{AGENT_VARIABLE, BINARIES_VARIABLE, OBJECTS_VARIABLE, signer};
 use preverify_target::default_cache;
 
 use crate::arch::Arch;
@@ -15,6 +15,9 @@ use crate::{artifacts, bpf, corpus, demo, header, kernel, setup};
 
 /// The most that the device's loader may have on disk.
 const LOADER_LIMIT: u64 = 1_200_000;
+
+/// The architectures of devices that programs are loaded on here.
+const TESTED: [Arch; 2] = [Arch::X86_64, Arch::Arm64];
 
 /// The version of cargo-deny that the checks are written for.
 const DENY_VERSION: &str = "0.20.2";
@@ -49,18 +52,22 @@ pub fn test() -> Result<(), Box<dyn Error>> {
     run("cargo", &["test", "--package", "preverify-lab", "--lib"])?;
 
     stage("what runs elsewhere");
-    let binaries = artifacts::binaries()?;
-    let probe = artifacts::probe()?;
-    let size = fs::metadata(&binaries.loader)?.len();
-    println!("preverify-load has {size} bytes (limit {LOADER_LIMIT})");
-    if size >= LOADER_LIMIT {
-        return Err("preverify-load is too large".into());
+    let binaries = artifacts::binaries(&TESTED)?;
+    for arch in TESTED {
+        let size = fs::metadata(binaries.loader(arch))?.len();
+        println!("preverify-load for {arch} has {size} bytes (limit {LOADER_LIMIT})");
+        if size >= LOADER_LIMIT {
+            return Err(format!("preverify-load for {arch} is too large").into());
+        }
     }
-    bpf::examples(Arch::X86_64)?;
-    let objects = bpf::test_programs(Arch::X86_64)?;
+    for arch in TESTED {
+        artifacts::probe(arch)?;
+        bpf::examples(arch)?;
+        bpf::test_programs(arch)?;
+    }
 
     stage("real BPF objects");
-    for arch in [Arch::X86_64, Arch::Arm64] {
+    for arch in TESTED {
         corpus::build(arch)?;
     }
 
@@ -81,10 +88,9 @@ pub fn test() -> Result<(), Box<dyn Error>> {
                 "--",
                 "--test-threads=2",
             ])
-            .env(AGENT_VARIABLE, &binaries.agent)
-            .env(LOADER_VARIABLE, &binaries.loader)
-            .env(PROBE_VARIABLE, &probe)
-            .env(OBJECTS_VARIABLE, &objects),
+            .env(AGENT_VARIABLE, binaries.folder())
+            .env(BINARIES_VARIABLE, binaries.folder())
+            .env(OBJECTS_VARIABLE, bpf::objects(Arch::X86_64)),
     )?;
 
     stage("the sample of real objects: verified, proved, loaded, run, native and by bytecode");

@@ -1,51 +1,89 @@
 //! What is under way, as people see it: a line for each step when it is done, with its time; on a terminal also
-//! the step that runs.
+//! the steps that run.
 
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-/// Steps of a longer work, on standard error.
-pub struct Steps {
-    bar: ProgressBar,
-    running: Option<(&'static str, Instant)>,
+/// The steps of all that is under way at the same time, on standard error.
+pub struct Progress {
+    // Hidden by itself where standard error is no terminal.
+    bars: MultiProgress,
 }
 
-impl Steps {
+impl Progress {
     /// Nothing is under way yet.
     pub fn new() -> Self {
-        // Hidden by itself where standard error is no terminal.
-        let bar = ProgressBar::new_spinner();
-        let style = ProgressStyle::with_template("  {msg:10} {elapsed:>7}  {spinner}")
-            .expect("a constant template");
-        bar.set_style(style);
-        Self { bar, running: None }
+        Self {
+            bars: MultiProgress::new(),
+        }
     }
 
+    /// The steps of one work. `label` stands before each of its lines; it is empty if there is no other work.
+    pub fn steps(&self, label: String) -> Steps<'_> {
+        let separator = match label.as_str() {
+            "" => "",
+            _ => "  ",
+        };
+        Steps {
+            progress: self,
+            label: format!("  {label}{separator}"),
+            running: None,
+        }
+    }
+
+    /// Prints a line above the running steps.
+    pub fn line(&self, line: &str) {
+        self.bars.suspend(|| eprintln!("{line}"));
+    }
+}
+
+/// Steps of a longer work.
+pub struct Steps<'a> {
+    progress: &'a Progress,
+    label: String,
+    running: Option<Running>,
+}
+
+struct Running {
+    name: &'static str,
+    start: Instant,
+    bar: ProgressBar,
+}
+
+impl Steps<'_> {
     /// Starts a step.
     pub fn start(&mut self, name: &'static str) {
-        self.running = Some((name, Instant::now()));
-        self.bar.reset_elapsed();
-        self.bar.set_message(name);
-        self.bar.enable_steady_tick(Duration::from_millis(100));
+        let bar = self.progress.bars.add(ProgressBar::new_spinner());
+        let style = ProgressStyle::with_template("{prefix}{msg:10} {elapsed:>7}  {spinner}")
+            .expect("a constant template");
+        bar.set_style(style);
+        bar.set_prefix(self.label.clone());
+        bar.set_message(name);
+        bar.enable_steady_tick(Duration::from_millis(100));
+        self.running = Some(Running {
+            name,
+            start: Instant::now(),
+            bar,
+        });
     }
 
     /// The running step is done; `result` says what came out of it.
     pub fn done(&mut self, result: &str) {
-        if let Some((name, start)) = self.running.take() {
+        if let Some(Running { name, start, bar }) = self.running.take() {
+            self.progress.bars.remove(&bar);
             let seconds = start.elapsed().as_secs_f64();
-            self.line(&format!("  {name:10} {seconds:6.2} s  {result}"));
+            let label = &self.label;
+            self.progress
+                .line(&format!("{label}{name:10} {seconds:6.2} s  {result}"));
         }
-    }
-
-    /// Prints a line above the running step.
-    pub fn line(&self, line: &str) {
-        self.bar.suspend(|| eprintln!("{line}"));
     }
 }
 
-impl Drop for Steps {
+impl Drop for Steps<'_> {
     fn drop(&mut self) {
-        self.bar.finish_and_clear();
+        if let Some(running) = self.running.take() {
+            self.progress.bars.remove(&running.bar);
+        }
     }
 }

@@ -17,6 +17,7 @@ mod exec;
 mod export;
 mod holder;
 mod inputs;
+mod layout;
 mod libbpf;
 mod load;
 mod machine;
@@ -63,6 +64,7 @@ fn run() -> Result<Infallible, AgentError> {
     settings::bring_loopback_up()?;
     modules::insert_all(Path::new(EARLY_MODULES))?;
     modules::insert_all(Path::new(MODULES))?;
+    layout::occupy()?;
     serve::serve()
 }
 

@@ -24,6 +24,9 @@ pub(crate) const COUNT: usize = 2;
 /// Boots that may pass until the layouts are different ones.
 const MOST_BOOTS: u32 = 8;
 
+/// Has the agent take places in the kernel's memory.
+const OCCUPY: &str = "preverify.occupy=1";
+
 /// A kernel that boots at all does so in a few seconds, emulated, on an idle host.
 pub(crate) const BOOT_LIMIT: Duration = Duration::from_secs(120);
 /// A kernel that stops early has said everything long before.
@@ -233,16 +236,22 @@ fn record_all(
     })
 }
 
-/// The machine for a layout. Kernels without address-space randomisation lie at the same place in every boot, but
-/// what they allocate does not: it depends on how much memory there is and how it is divided. Programs see nothing of
-/// either.
+/// The machine for a layout. Where kernels do not choose all their addresses at random, what they allocate lies at
+/// the same place in every boot, unless there is less memory, or it is divided in another way, or places are taken by
+/// something else. Programs see nothing of that.
 fn shifted(spec: &MachineSpec, arch: Arch, index: usize) -> MachineSpec {
     let mut spec = spec.clone();
-    if !arch.has_kaslr() && index > 0 {
-        let memory = spec.memory_mib - spec.memory_mib / 8;
-        spec.command_line
-            .push_str(&format!(" mem={memory}M vmalloc=496M"));
+    if index == 0 {
+        return spec;
     }
+    let memory = spec.memory_mib - spec.memory_mib / 8;
+    let words = match arch {
+        Arch::X86_64 => return spec,
+        Arch::Arm64 => format!("mem={memory}M {OCCUPY}"),
+        Arch::Arm => format!("mem={memory}M {OCCUPY} vmalloc=496M"),
+    };
+    spec.command_line.push(' ');
+    spec.command_line.push_str(&words);
     spec
 }
 

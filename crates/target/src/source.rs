@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use preverify_abi::kinds::Architecture;
+
 use crate::Progress;
 use crate::arch::Arch;
 use crate::debian::{Apt, Offer, plain};
@@ -136,6 +138,11 @@ pub(crate) struct Packages {
 }
 
 impl DebianKernel {
+    /// The architecture that its flavour says.
+    pub fn architecture(&self) -> Architecture {
+        self.arch.architecture()
+    }
+
     /// The architecture that it is for.
     pub(crate) fn arch(&self) -> Arch {
         self.arch

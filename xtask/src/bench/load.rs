@@ -43,7 +43,7 @@ pub struct Measured {
 
 /// Measures loading: the kernel's own way against the pre-verified ones.
 pub fn load(arch: Arch) -> Result<(), Box<dyn Error>> {
-    let binaries = artifacts::binaries()?;
+    let binaries = artifacts::binaries(&[arch])?;
     let bench = artifacts::bench(arch)?;
     let lab = binaries.lab(arch.target(), preverify_lab::signer()?)?;
     let subjects = subjects(arch)?;

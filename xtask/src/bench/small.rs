@@ -56,7 +56,7 @@ enum Stock {
 
 /// Measures on the smallest board.
 pub fn small() -> Result<(), Box<dyn Error>> {
-    let binaries = artifacts::binaries()?;
+    let binaries = artifacts::binaries(&[ARCH])?;
     let bench = artifacts::bench(ARCH)?;
     let lab = binaries.lab(ARCH.target(), preverify_lab::signer()?)?;
     let mut files = vec![file(BENCH, 0o755, &bench)];

@@ -1,0 +1,65 @@
+//! Has what this kernel allocates lie elsewhere than in other boots.
+//!
+//! The host tells addresses from constants by comparing two boots. Where a kernel chooses all its addresses at random,
+//! they differ; but on arm and arm64, what it allocates goes to the first place with enough room, which is the same
+//! in every boot. In boots that the host marks, many such places are taken from the start.
+
+use std::io;
+use std::mem;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::ptr;
+
+use libbpf_sys as sys;
+
+use crate::error::AgentError;
+use crate::machine::read_text;
+
+/// The word on the kernel's command line that marks a boot. The kernel takes it for a parameter of a module.
+const MARK: &str = "preverify.occupy=1";
+
+/// Places taken of each size, at least as many as an object's maps would take.
+const PLACES: usize = 16;
+/// Sizes in KiB. Kernels with larger pages make more of the smallest ones.
+const SIZES: [u32; 7] = [4, 8, 16, 32, 64, 128, 256];
+
+/// Takes places until the machine is turned off, if this boot is marked.
+pub fn occupy() -> Result<(), AgentError> {
+    let command_line = read_text("/proc/cmdline")?;
+    if !command_line.split_whitespace().any(|word| word == MARK) {
+        return Ok(());
+    }
+    for size in SIZES {
+        for _ in 0..PLACES {
+            let map =
+                create_map(size << 10).map_err(AgentError::system("take places in memory"))?;
+            // It stays open as long as this process, the first one, lives.
+            mem::forget(map);
+        }
+    }
+    Ok(())
+}
+
+/// A map whose values take whole pages: the kernel has to map them one behind the other.
+fn create_map(size: u32) -> io::Result<OwnedFd> {
+    let options = sys::bpf_map_create_opts {
+        sz: size_of::<sys::bpf_map_create_opts>() as sys::size_t,
+        map_flags: sys::BPF_F_MMAPABLE,
+        ..Default::default()
+    };
+    // SAFETY: no name is a name that libbpf takes, and the options live until it returns.
+    let fd = unsafe {
+        sys::bpf_map_create(
+            sys::BPF_MAP_TYPE_ARRAY,
+            ptr::null(),
+            4,
+            size,
+            1,
+            &raw const options,
+        )
+    };
+    if fd < 0 {
+        return Err(io::Error::from_raw_os_error(-fd));
+    }
+    // SAFETY: the descriptor is new, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}

@@ -1,0 +1,176 @@
+//! What compiles static binaries for machines of another architecture than this host's.
+//!
+//! It all comes from Debian's packages, unpacked in the cache and not installed, so that it is the same on every host:
+//! a Rust compiler together with the sources of the standard library, which is compiled anew, as small as the rest of
+//! the binary and without what prints the call stack of a panic; and the C libraries below libbpf. Only linkers and
+//! C compilers for these architectures are installed packages: they do not work from elsewhere.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use preverify_abi::kinds::Architecture;
+use preverify_target::debian::{self, Apt, DebianError};
+use preverify_target::{TargetError, default_cache};
+
+use crate::arch::Arch;
+use crate::paths::target_dir;
+
+/// A Rust compiler that is newer than Debian 12's first one: its browsers are compiled with it.
+const COMPILER: [&str; 3] = ["rustc-web", "libstd-rust-web-dev", "rust-web-src"];
+/// What the compiler's own libraries are named like; their names contain versions.
+const COMPILER_LIBRARIES: [&str; 2] = ["libstd-rust-web-", "libllvm"];
+
+/// What libbpf stands on.
+const LIBRARIES: [&str; 2] = ["libelf-dev", "zlib1g-dev"];
+
+/// The toolchain cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ToolchainError {
+    /// A package cannot be had.
+    #[error(transparent)]
+    Package(#[from] DebianError),
+    /// apt cannot be used.
+    #[error(transparent)]
+    Apt(#[from] TargetError),
+    /// The compiler depends on something else than before.
+    #[error(
+        "expected {package} to depend on a package named {expected}..., found {found:?}: Debian packages \
+         it in another way now, and xtask/src/toolchain.rs must follow"
+    )]
+    Dependencies {
+        package: String,
+        expected: &'static str,
+        found: Vec<String>,
+    },
+    /// A file could not be moved or removed.
+    #[error("{}: {cause}", path.display())]
+    File { path: PathBuf, cause: io::Error },
+}
+
+/// Compiler and C libraries for an architecture.
+pub struct Toolchain {
+    arch: Arch,
+    /// Has `rustc` and the standard library's sources.
+    compiler: PathBuf,
+    libraries: PathBuf,
+}
+
+impl Toolchain {
+    /// The toolchain for an architecture, downloaded if it is not there. To get newer packages, remove the cache's
+    /// folder `toolchain`.
+    pub fn of(arch: Arch) -> Result<Self, ToolchainError> {
+        let cache = default_cache()?;
+        let folder = cache.join("toolchain");
+        let architecture = arch.architecture();
+        Ok(Self {
+            arch,
+            compiler: unpacked(&cache, Architecture::X86_64, &folder.join("rust"), compiler)?,
+            libraries: unpacked(
+                &cache,
+                architecture,
+                &folder.join(format!("libraries-{architecture}")),
+                |apt| Ok(LIBRARIES.map(|name| apt.package(name)).to_vec()),
+            )?,
+        })
+    }
+
+    /// Where cargo puts what this compiler makes: in one folder with another compiler's, each would forget what the
+    /// other one knew.
+    pub fn target_dir(&self) -> PathBuf {
+        target_dir().join("cross")
+    }
+
+    /// Prepares a build with cargo that ends with `--target TRIPLE`.
+    pub fn prepare(&self, cargo: &mut Command) {
+        let triple = self.arch.triple();
+        let in_variables = triple.replace('-', "_");
+        let usr = self.compiler.join("usr");
+        let [include, libraries] =
+            ["include", "lib"].map(|name| self.libraries.join("usr").join(name));
+        cargo
+            .env("CARGO_TARGET_DIR", self.target_dir())
+            .env("RUSTC", usr.join("bin/rustc"))
+            // The compiler's own libraries; nobody else's have their names.
+            .env("LD_LIBRARY_PATH", usr.join("lib/x86_64-linux-gnu"))
+            // The standard library is written in what only its own compiler may be asked for.
+            .env("RUSTC_BOOTSTRAP", "1")
+            .args(["-Zbuild-std=std,panic_abort", "-Zbuild-std-features="])
+            .env(
+                format!("CARGO_TARGET_{}_LINKER", in_variables.to_uppercase()),
+                format!("{}gcc", self.arch.tools()),
+            )
+            .env(
+                format!("CFLAGS_{in_variables}"),
+                format!("-I{}", include.display()),
+            )
+            .env(
+                format!("LIBBPF_SYS_LIBRARY_PATH_{in_variables}"),
+                libraries.join(self.arch.multiarch()),
+            );
+    }
+}
+
+/// The packages of the compiler.
+fn compiler(apt: &Apt) -> Result<Vec<String>, ToolchainError> {
+    let mut names = COMPILER.map(str::to_owned).to_vec();
+    let mut package = COMPILER[1].to_owned();
+    for expected in COMPILER_LIBRARIES {
+        let found = apt.depends(&package)?;
+        let Some(library) = found.iter().find(|name| name.starts_with(expected)) else {
+            return Err(ToolchainError::Dependencies {
+                package,
+                expected,
+                found,
+            });
+        };
+        package.clone_from(library);
+        names.push(package.clone());
+    }
+    Ok(names)
+}
+
+/// A folder with the contents of packages, made if it is not there.
+fn unpacked(
+    cache: &Path,
+    architecture: Architecture,
+    folder: &Path,
+    packages: impl FnOnce(&Apt) -> Result<Vec<String>, ToolchainError>,
+) -> Result<PathBuf, ToolchainError> {
+    if folder.exists() {
+        return Ok(folder.to_owned());
+    }
+    // Only one process has it, and so only one makes the folder.
+    let apt = Apt::open(cache, architecture)?;
+    if folder.exists() {
+        return Ok(folder.to_owned());
+    }
+    if let Some(failure) = apt.update()? {
+        eprintln!("warning: the package lists may be old: {failure}");
+    }
+    let names = packages(&apt)?;
+    println!("unpacking {} in {}", names.join(", "), folder.display());
+    let partial = folder.with_extension("partial");
+    let debs = folder.with_extension("debs");
+    remove(&partial)?;
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    for deb in apt.download(&names, &debs)? {
+        debian::extract(&deb, &partial)?;
+    }
+    remove(&debs)?;
+    fs::rename(&partial, folder).map_err(at(&partial))?;
+    Ok(folder.to_owned())
+}
+
+fn remove(folder: &Path) -> Result<(), ToolchainError> {
+    match fs::remove_dir_all(folder) {
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(at(folder)(cause)),
+        _ => Ok(()),
+    }
+}
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> ToolchainError {
+    let path = path.to_owned();
+    move |cause| ToolchainError::File { path, cause }
+}
