@@ -17,7 +17,7 @@ pub enum Command {
     ///
     /// A kernel of Debian's is downloaded and unpacked, and not installed. It is called
     /// debian:SERIES-FLAVOUR, for the newest of a series, or debian:RELEASE.
-    Add(Add),
+    Add(Box<Add>),
     /// Lists the targets.
     List {
         /// Print JSON.
@@ -84,7 +84,7 @@ pub struct Add {
 pub fn run(command: Command) -> Result<(), TargetError> {
     let store = Store::open(&default_cache()?)?;
     match command {
-        Command::Add(add) => self::add(&store, add),
+        Command::Add(add) => self::add(&store, *add),
         Command::List { json } => list(&store, json),
         Command::Show { name, json } => show(&store.get(&name)?, json),
         Command::Remove { name } => {
