@@ -159,7 +159,7 @@ fn messages_name_the_place() {
     );
     assert_eq!(
         message(|bytes| bytes[8] = 9),
-        "bundle: expected format version 1, found 9: build the bundle again with this version, or use the version that made it"
+        "bundle: expected format version 2, found 9: build the bundle again with this version, or use the version that made it"
     );
     let last = message(|bytes| {
         let last = bytes.len() - 9;
