@@ -9,7 +9,7 @@ use crate::packages::{self, Installed, PackageError};
 use crate::run::run_command;
 
 /// What is needed, and what for.
-const NEEDED: [(&str, &str); 23] = [
+const NEEDED: [(&str, &str); 28] = [
     ("bc", "builds of kernel modules"),
     ("bison", "builds of kernel modules"),
     ("clang-19", "compiling BPF programs"),
@@ -17,8 +17,24 @@ const NEEDED: [(&str, &str); 23] = [
     ("dpkg-dev", "reading kernel packages"),
     ("flex", "builds of kernel modules"),
     ("gcc", "kernel modules and libbpf"),
+    (
+        "gcc-aarch64-linux-gnu",
+        "kernel modules and static binaries for arm64",
+    ),
+    (
+        "gcc-arm-linux-gnueabihf",
+        "kernel modules and static binaries for arm",
+    ),
     ("kmod", "module dependencies of target kernels"),
     ("libbpf-dev", "headers of the BPF programs in examples/"),
+    (
+        "libc6-dev-arm64-cross",
+        "static binaries for arm64, headers of its BPF programs",
+    ),
+    (
+        "libc6-dev-armhf-cross",
+        "static binaries for arm, headers of its BPF programs",
+    ),
     ("libcap-dev", "bpftool, which writes vmlinux.h"),
     ("libelf-dev", "libbpf and bpftool"),
     ("libssl-dev", "builds of kernel modules"),
@@ -31,6 +47,7 @@ const NEEDED: [(&str, &str); 23] = [
     ("perl", "checkpatch, the kernel's style check"),
     ("pkg-config", "finding libelf and zlib"),
     ("python3", "the generator of libbpf's helper declarations"),
+    ("qemu-system-arm", "virtual machines of arm64 and arm"),
     ("qemu-system-x86", "virtual machines"),
     ("qemu-utils", "disks of virtual machines"),
     ("sparse", "static analysis of the kernel part"),
