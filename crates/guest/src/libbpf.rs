@@ -26,6 +26,8 @@ pub struct OpenOptions<'a> {
     pub name: &'a str,
     /// Kconfig text that goes before the kernel's own.
     pub kconfig: Option<&'a str>,
+    /// The file with the kernel's BTF, instead of the kernel's own.
+    pub btf: Option<&'a CStr>,
 }
 
 /// A BPF object: opened, later loaded.
@@ -47,6 +49,7 @@ impl Object {
             sz: size_of::<sys::bpf_object_open_opts>() as sys::size_t,
             object_name: name.as_ptr(),
             kconfig: kconfig.as_ref().map_or(ptr::null(), |text| text.as_ptr()),
+            btf_custom_path: options.btf.map_or(ptr::null(), CStr::as_ptr),
             ..Default::default()
         };
         // SAFETY: libbpf reads the file and the options, and copies what it keeps.

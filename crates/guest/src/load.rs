@@ -1,10 +1,13 @@
 //! Loads objects as libbpf does, and tells everything about them.
 
 use std::collections::BTreeMap;
+use std::ffi::{CStr, OsStr};
 use std::fs::File;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use libbpf_sys as sys;
 use preverify_protocol::{
@@ -36,6 +39,14 @@ const FULL_LOG_SIZE: usize = 16 << 20;
 
 /// Bytes of values of a map that has a double. Where larger ones lie, the kernel finds room elsewhere.
 const LARGEST_DOUBLE: u64 = 4 << 20;
+
+/// The BTF of the kernel, if it was built without and the host has given some.
+fn given_btf() -> Option<&'static CStr> {
+    const GIVEN: &CStr = c"/lib/preverify/kernel.btf";
+    let own = Path::new("/sys/kernel/btf/vmlinux");
+    let given = Path::new(OsStr::from_bytes(GIVEN.to_bytes()));
+    (given.exists() && !own.exists()).then_some(GIVEN)
+}
 
 /// Loads an object. Its verdict may take as long again as the verification: when the verifier
 /// rejects a program, that is told to `rejected` at once, and then the full log is produced.
@@ -163,6 +174,7 @@ impl Opened {
         let options = OpenOptions {
             name: &request.name,
             kconfig: request.inputs.kconfig.as_deref(),
+            btf: given_btf(),
         };
         let opened = Object::open(&request.object, &options)
             .map_err(|error| {
