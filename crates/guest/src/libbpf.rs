@@ -30,6 +30,31 @@ pub struct OpenOptions<'a> {
     pub btf: Option<&'a CStr>,
 }
 
+/// The start of libbpf's `struct bpf_object_open_opts`. The bindings' own spells out the padding that it has where
+/// pointers have 64 bits: elsewhere all that follows would be in a wrong place.
+#[repr(C)]
+struct OpenOpts {
+    sz: sys::size_t,
+    object_name: *const c_char,
+    relaxed_maps: bool,
+    pin_root_path: *const c_char,
+    reserved: u32,
+    kconfig: *const c_char,
+    btf_custom_path: *const c_char,
+}
+
+#[cfg(target_pointer_width = "64")]
+const _: () = {
+    use std::mem::offset_of;
+    type Theirs = sys::bpf_object_open_opts;
+    assert!(offset_of!(OpenOpts, object_name) == offset_of!(Theirs, object_name));
+    assert!(offset_of!(OpenOpts, relaxed_maps) == offset_of!(Theirs, relaxed_maps));
+    assert!(offset_of!(OpenOpts, pin_root_path) == offset_of!(Theirs, pin_root_path));
+    assert!(offset_of!(OpenOpts, reserved) == offset_of!(Theirs, _bitfield_1));
+    assert!(offset_of!(OpenOpts, kconfig) == offset_of!(Theirs, kconfig));
+    assert!(offset_of!(OpenOpts, btf_custom_path) == offset_of!(Theirs, btf_custom_path));
+};
+
 /// A BPF object: opened, later loaded.
 ///
 /// Programs and maps borrow it, and loading borrows it exclusively. Functions called in a state
@@ -45,16 +70,23 @@ impl Object {
     pub fn open(elf: &[u8], options: &OpenOptions<'_>) -> io::Result<Self> {
         let name = CString::new(options.name)?;
         let kconfig = options.kconfig.map(CString::new).transpose()?;
-        let options = sys::bpf_object_open_opts {
-            sz: size_of::<sys::bpf_object_open_opts>() as sys::size_t,
+        let options = OpenOpts {
+            sz: size_of::<OpenOpts>() as sys::size_t,
             object_name: name.as_ptr(),
+            relaxed_maps: false,
+            pin_root_path: ptr::null(),
+            reserved: 0,
             kconfig: kconfig.as_ref().map_or(ptr::null(), |text| text.as_ptr()),
             btf_custom_path: options.btf.map_or(ptr::null(), CStr::as_ptr),
-            ..Default::default()
         };
-        // SAFETY: libbpf reads the file and the options, and copies what it keeps.
+        // SAFETY: libbpf reads the file and the options, of which it takes as many bytes as `sz` says, and copies
+        // what it keeps.
         let object = unsafe {
-            sys::bpf_object__open_mem(elf.as_ptr().cast(), elf.len() as sys::size_t, &options)
+            sys::bpf_object__open_mem(
+                elf.as_ptr().cast(),
+                elf.len() as sys::size_t,
+                ptr::from_ref(&options).cast(),
+            )
         };
         Ok(Self {
             object: NonNull::new(object).ok_or_else(io::Error::last_os_error)?,
