@@ -1,10 +1,10 @@
 //! A program loaded the kernel's own way, again and again: libbpf prepares it once, then only the
 //! system call is repeated.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, c_int, c_void};
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 
 use libbpf_sys as sys;
 
@@ -22,8 +22,7 @@ impl StockProgram {
         let function = CString::new(function)?;
         let size = elf.len().try_into().map_err(io::Error::other)?;
         // SAFETY: libbpf reads `size` bytes and copies what it keeps.
-        let object =
-            unsafe { sys::bpf_object__open_mem(elf.as_ptr().cast(), size, std::ptr::null()) };
+        let object = unsafe { sys::bpf_object__open_mem(elf.as_ptr().cast(), size, ptr::null()) };
         let object = NonNull::new(object).ok_or_else(io::Error::last_os_error)?;
         // SAFETY: the object is open, the name is terminated.
         let program =
@@ -45,7 +44,7 @@ impl StockProgram {
     }
 
     fn load_once(&mut self) -> io::Result<()> {
-        let mut other = std::ptr::null_mut();
+        let mut other = ptr::null_mut();
         loop {
             // SAFETY: the object is open, `other` is null or one of its programs.
             other = unsafe { sys::bpf_object__next_program(self.object.as_ptr(), other) };
@@ -78,20 +77,25 @@ impl StockProgram {
         // SAFETY: object and program live as long as `self`; libbpf keeps instructions and their
         // descriptions until the object is closed, and the options point to nothing else.
         let fd = unsafe {
-            let options = sys::bpf_prog_load_opts {
-                sz: size_of::<sys::bpf_prog_load_opts>() as sys::size_t,
+            let options = LoadOpts {
+                sz: size_of::<LoadOpts>() as sys::size_t,
+                attempts: 0,
                 expected_attach_type: sys::bpf_program__expected_attach_type(program),
                 prog_btf_fd: u32::try_from(sys::bpf_object__btf_fd(self.object.as_ptr()))
                     .unwrap_or(0),
                 prog_flags: sys::bpf_program__flags(program),
+                prog_ifindex: 0,
+                kern_version: 0,
                 attach_btf_id: self.attach_btf_id,
+                attach_prog_fd: 0,
+                attach_btf_obj_fd: 0,
+                fd_array: ptr::null(),
                 func_info: sys::bpf_program__func_info(program).cast(),
                 func_info_cnt: sys::bpf_program__func_info_cnt(program),
                 func_info_rec_size: record_size::<sys::bpf_func_info>(),
                 line_info: sys::bpf_program__line_info(program).cast(),
                 line_info_cnt: sys::bpf_program__line_info_cnt(program),
                 line_info_rec_size: record_size::<sys::bpf_line_info>(),
-                ..Default::default()
             };
             sys::bpf_prog_load(
                 sys::bpf_program__type(program),
@@ -99,7 +103,7 @@ impl StockProgram {
                 self.license.as_ptr(),
                 sys::bpf_program__insns(program),
                 sys::bpf_program__insn_cnt(program),
-                &raw const options as *mut _,
+                ptr::from_ref(&options).cast_mut().cast(),
             )
         };
         check(fd)?;
@@ -107,6 +111,40 @@ impl StockProgram {
         Ok(unsafe { OwnedFd::from_raw_fd(fd) })
     }
 }
+
+/// The start of libbpf's `struct bpf_prog_load_opts`. The bindings' own spells out the padding that it has where
+/// pointers have 64 bits: elsewhere all that follows would be in a wrong place.
+#[repr(C)]
+struct LoadOpts {
+    sz: sys::size_t,
+    attempts: c_int,
+    expected_attach_type: sys::bpf_attach_type,
+    prog_btf_fd: u32,
+    prog_flags: u32,
+    prog_ifindex: u32,
+    kern_version: u32,
+    attach_btf_id: u32,
+    attach_prog_fd: u32,
+    attach_btf_obj_fd: u32,
+    fd_array: *const c_int,
+    func_info: *const c_void,
+    func_info_cnt: u32,
+    func_info_rec_size: u32,
+    line_info: *const c_void,
+    line_info_cnt: u32,
+    line_info_rec_size: u32,
+}
+
+#[cfg(target_pointer_width = "64")]
+const _: () = {
+    use std::mem::offset_of;
+    type Theirs = sys::bpf_prog_load_opts;
+    assert!(offset_of!(LoadOpts, attach_btf_obj_fd) == offset_of!(Theirs, attach_btf_obj_fd));
+    assert!(offset_of!(LoadOpts, fd_array) == offset_of!(Theirs, fd_array));
+    assert!(offset_of!(LoadOpts, func_info_rec_size) == offset_of!(Theirs, func_info_rec_size));
+    assert!(offset_of!(LoadOpts, line_info) == offset_of!(Theirs, line_info));
+    assert!(offset_of!(LoadOpts, line_info_rec_size) == offset_of!(Theirs, line_info_rec_size));
+};
 
 impl Drop for StockProgram {
     fn drop(&mut self) {
@@ -122,7 +160,7 @@ const fn record_size<T>() -> u32 {
 }
 
 /// libbpf returns negative error numbers.
-fn check(returned: libc::c_int) -> io::Result<()> {
+fn check(returned: c_int) -> io::Result<()> {
     if returned < 0 {
         Err(io::Error::from_raw_os_error(-returned))
     } else {

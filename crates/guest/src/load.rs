@@ -37,6 +37,13 @@ const STATISTICS_LOG_SIZE: usize = 64 << 20;
 /// Bytes of a rejected program's full log; the kernel keeps its end.
 const FULL_LOG_SIZE: usize = 16 << 20;
 
+/// Bytes of all programs' logs together. They cost address space, of which 32 bits have little: an object with many
+/// programs gets smaller logs there.
+const LOGS_SIZE: usize = match usize::BITS {
+    32 => 1 << 30,
+    _ => usize::MAX,
+};
+
 /// Bytes of values of a map that has a double. Where larger ones lie, the kernel finds room elsewhere.
 const LARGEST_DOUBLE: u64 = 4 << 20;
 
@@ -116,9 +123,10 @@ fn attempt(
         Ok(opened) => opened,
         Err(rejection) => return Ok(Err(rejection)),
     };
+    let programs = opened.object.programs().count().max(1);
     opened
         .object
-        .keep_logs(log_size, log_level)
+        .keep_logs(log_size.min(LOGS_SIZE / programs), log_level)
         .map_err(AgentError::system("keep the verifier's logs"))?;
     opened.create_doubles(request.doubles);
     let Err(error) = opened.object.load() else {
