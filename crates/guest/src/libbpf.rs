@@ -541,7 +541,7 @@ struct LogBuffer {
 
 impl LogBuffer {
     fn new(size: usize) -> Self {
-        let bytes = Box::leak(vec![0; size].into_boxed_slice());
+        let bytes: &mut [u8] = Box::leak(vec![0; size].into_boxed_slice());
         Self {
             bytes: NonNull::from(bytes).cast(),
             size,
