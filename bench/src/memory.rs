@@ -35,5 +35,7 @@ fn free() -> io::Result<u64> {
     }
     // SAFETY: the call succeeded, so it is written.
     let info = unsafe { info.assume_init() };
-    Ok(info.freeram * u64::from(info.mem_unit))
+    #[allow(clippy::useless_conversion, reason = "of 32 bits on 32-bit machines")]
+    let units = u64::from(info.freeram);
+    Ok(units * u64::from(info.mem_unit))
 }
