@@ -51,8 +51,8 @@ impl Arch {
     pub(crate) const fn default_cpu(self) -> &'static str {
         match self {
             Self::X86_64 => "max",
-            // What small devices have: native images for it fit those without atomic instructions, and it is the
-            // fastest to emulate. Others take the bytecode, or are named by `--cpu` or their fingerprint.
+            // To code, a Cortex-A53, A57 or A73 is the same: what boards without atomic instructions have. Others
+            // take bytecode, or name their CPU. They are all equally fast to emulate.
             Self::Arm64 => "cortex-a72",
             Self::Arm => "cortex-a15",
         }

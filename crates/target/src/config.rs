@@ -66,9 +66,6 @@ const fn needed_by(arch: Arch) -> &'static [(&'static str, &'static str)] {
 
 /// Options that decide over verdicts, code or the kernel part, for people to read.
 const TELLING: &[&str] = &[
-    "ARM64_BTI_KERNEL",
-    "ARM64_PTR_AUTH_KERNEL",
-    "ARM64_VA_BITS",
     "BPF_EVENTS",
     "BPF_JIT_ALWAYS_ON",
     "BPF_JIT_DEFAULT_ON",
@@ -81,7 +78,6 @@ const TELLING: &[&str] = &[
     "DEBUG_INFO_BTF",
     "DEBUG_INFO_BTF_MODULES",
     "DYNAMIC_FTRACE_WITH_DIRECT_CALLS",
-    "FINEIBT",
     "KALLSYMS_ALL",
     "LSM",
     "LWTUNNEL_BPF",
@@ -89,14 +85,25 @@ const TELLING: &[&str] = &[
     "MODULE_SIG",
     "NET_CLS_BPF",
     "NR_CPUS",
-    "RANDOMIZE_MEMORY",
     "SECURITY_LOCKDOWN_LSM",
     "SYSTEM_DATA_VERIFICATION",
     "UPROBE_EVENTS",
-    "X86_5LEVEL",
-    "X86_KERNEL_IBT",
     "XDP_SOCKETS",
 ];
+
+/// What does so on an architecture alone.
+const fn telling_of(arch: Arch) -> &'static [&'static str] {
+    match arch {
+        Arch::X86_64 => &[
+            "FINEIBT",
+            "RANDOMIZE_MEMORY",
+            "X86_5LEVEL",
+            "X86_KERNEL_IBT",
+        ],
+        Arch::Arm64 => &["ARM64_BTI_KERNEL", "ARM64_PTR_AUTH_KERNEL", "ARM64_VA_BITS"],
+        Arch::Arm => &["ARM_LPAE"],
+    }
+}
 
 impl<'a> Config<'a> {
     /// Reads a `.config`. Lines that set nothing are comments to it.
@@ -137,9 +144,10 @@ impl<'a> Config<'a> {
     }
 
     /// The options that matter here with their values, `n` for those that are not set.
-    pub(crate) fn telling(&self) -> BTreeMap<String, String> {
+    pub(crate) fn telling(&self, arch: Arch) -> BTreeMap<String, String> {
         TELLING
             .iter()
+            .chain(telling_of(arch))
             .map(|option| {
                 let value = self.get(option).unwrap_or("n").trim_matches('"');
                 ((*option).to_owned(), value.to_owned())
@@ -168,9 +176,11 @@ pub(crate) mod tests {
         );
         assert_eq!(config.get("BPF_LSM"), None);
         assert_eq!(config.get("VIRTIO_PCI"), Some("m"));
-        let telling = config.telling();
+        let telling = config.telling(Arch::Arm64);
         assert_eq!(telling["LSM"], "lockdown,yama");
         assert_eq!(telling["BPF_LSM"], "n");
+        assert_eq!(telling["ARM64_VA_BITS"], "n");
+        assert!(!telling.contains_key("X86_5LEVEL"));
     }
 
     #[test]

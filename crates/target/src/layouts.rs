@@ -319,7 +319,7 @@ fn gather(
             Some(path) => Some(files::size(&path)?),
             None => None,
         },
-        config: Config::parse(&config).telling(),
+        config: Config::parse(&config).telling(recipe.kernel.arch()),
     })
 }
 

@@ -75,7 +75,7 @@ impl MachineSpec {
             .pair("-m", format!("{}M", self.memory_mib))
             .pair("-smp", self.all_cpus().to_string());
         match memory {
-            Memory::Private => arguments.pair("-machine", self.machine()),
+            Memory::Private => arguments.pair("-machine", self.kind.machine()),
             Memory::Recorded(file) => self.memory_file(&mut arguments, file, true),
             Memory::Restored(file) => self
                 .memory_file(&mut arguments, file, false)
@@ -117,12 +117,8 @@ impl MachineSpec {
         });
         arguments.pair("-object", backend.to_string()).pair(
             "-machine",
-            format!("{},memory-backend=memory", self.machine()),
+            format!("{},memory-backend=memory", self.kind.machine()),
         )
-    }
-
-    fn machine(&self) -> &'static str {
-        self.kind.machine(self.all_cpus())
     }
 
     fn all_cpus(&self) -> u32 {

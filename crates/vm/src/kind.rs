@@ -48,17 +48,14 @@ impl MachineKind {
     }
 
     /// QEMU's machine, without the devices that no guest here uses.
-    pub(crate) const fn machine(self, cpus: u32) -> &'static str {
-        // The older interrupt controller is the faster one to emulate, but it ends at eight CPUs.
-        match (self, cpus <= 8) {
-            (Self::Pc, _) => "q35,usb=off,sata=off,smbus=off,vmport=off",
-            (Self::Virt { el2: false }, true) => "virt,gic-version=2",
-            (Self::Virt { el2: false }, false) => "virt,gic-version=3",
-            (Self::Virt { el2: true }, true) => "virt,gic-version=2,virtualization=on",
-            (Self::Virt { el2: true }, false) => "virt,gic-version=3,virtualization=on",
+    pub(crate) const fn machine(self) -> &'static str {
+        match self {
+            Self::Pc => "q35,usb=off,sata=off,smbus=off,vmport=off",
+            // The older interrupt controller would end at eight CPUs.
+            Self::Virt { el2: false } => "virt,gic-version=3",
+            Self::Virt { el2: true } => "virt,gic-version=3,virtualization=on",
             // Kernels without large physical addresses find nothing of PCI above 4 GiB.
-            (Self::Virt32, true) => "virt,gic-version=2,highmem=off",
-            (Self::Virt32, false) => "virt,gic-version=3,highmem=off",
+            Self::Virt32 => "virt,gic-version=2,highmem=off",
         }
     }
 
@@ -85,7 +82,8 @@ impl MachineKind {
         match (accelerator, self) {
             (Accelerator::Kvm, _) => "kvm",
             // With a thread for each CPU, one may still run what another has just patched: seen as a panic in
-            // a static branch that was switched while both were up.
+            // a static branch that was switched while both were up. Kernels for arm patch so that it may run either;
+            // and with one thread for all CPUs, 32-bit ones hang.
             (Accelerator::Tcg, Self::Pc) if cpus > 1 => "tcg,thread=single",
             (Accelerator::Tcg, _) => "tcg,thread=multi",
         }
@@ -110,5 +108,27 @@ impl fmt::Display for MachineKind {
             Self::Virt { el2: true } => "arm64 at EL2",
             Self::Virt32 => "arm",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ARM64: MachineKind = MachineKind::Virt { el2: false };
+
+    #[test]
+    fn only_pcs_share_one_thread() {
+        let threads = |kind: MachineKind, cpus| kind.accelerator(Accelerator::Tcg, cpus);
+        assert_eq!(threads(MachineKind::Pc, 1), "tcg,thread=multi");
+        assert_eq!(threads(MachineKind::Pc, 2), "tcg,thread=single");
+        assert_eq!(threads(ARM64, 2), "tcg,thread=multi");
+        assert_eq!(threads(MachineKind::Virt32, 2), "tcg,thread=multi");
+    }
+
+    #[test]
+    fn no_host_runs_all_of_them_itself() {
+        assert!(!(MachineKind::Pc.is_native() && ARM64.is_native()));
+        assert!(!MachineKind::Virt { el2: true }.is_native());
     }
 }
