@@ -32,6 +32,7 @@ pub use self::error::{At, DiscoverError, Obstacles};
 use self::bytecode::{Loads, OwnCalls, without_addresses};
 use self::function::{Address, FunctionView};
 use self::instructions::InstructionsView;
+use self::places::Place;
 use crate::Capture;
 use crate::export::{self, Insn, Map};
 use crate::image::{Function, Image, Machine, Reloc, Symbol, Target};
@@ -267,6 +268,14 @@ impl<'a> Both<'a> {
             b: &b.insns,
             kinds: self.a.export.functions.len() > 1,
         }
+    }
+
+    /// All that has these addresses, in either boot its own.
+    fn common_places(self, [a, b]: Pair) -> Vec<Place> {
+        let in_b = Place::all_at(b, self.b);
+        let mut common = Place::all_at(a, self.a);
+        common.retain(|place| in_b.contains(place));
+        common
     }
 
     /// What the immediates of calls are relative to.

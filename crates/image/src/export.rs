@@ -6,6 +6,7 @@ use preverify_abi::manifest::Field;
 use preverify_abi::{ABI_VERSION, NONE};
 use thiserror::Error;
 
+use crate::bpf::PSEUDO_FUNC;
 pub use crate::records::BoundsError;
 use crate::records::{header, range, table};
 
@@ -120,6 +121,16 @@ impl Insn {
     /// Whether it calls one of the program's own functions (`BPF_PSEUDO_CALL`).
     pub fn is_own_call(self) -> bool {
         self.code == Self::CALL && self.source() == 1
+    }
+
+    /// Whether it loads the address of one of the program's own functions (`BPF_PSEUDO_FUNC`).
+    pub fn is_own_address(self) -> bool {
+        self.code == Self::LD_IMM64 && self.source() == PSEUDO_FUNC
+    }
+
+    /// Whether its `off` is the number of one of the program's own functions.
+    pub fn names_own_function(self) -> bool {
+        self.is_own_call() || self.is_own_address()
     }
 
     /// The source register, which in [`Insn::LD_IMM64`] says what kind of value is loaded.

@@ -130,6 +130,16 @@ pub(crate) enum TailCalls {
     Unprepared,
 }
 
+/// The first relocation whose field starts in a range of a function's code: its index. They are by
+/// rising offset.
+pub(crate) fn reloc_in(relocs: &[Reloc], range: &Range<usize>) -> Option<usize> {
+    // On machines that cannot address it, there is no such code either.
+    let place = |reloc: &Reloc| usize::try_from(reloc.offset).unwrap_or(usize::MAX);
+    let first = relocs.partition_point(|reloc| place(reloc) < range.start);
+    let found = relocs.get(first)?;
+    range.contains(&place(found)).then_some(first)
+}
+
 /// One instruction, or several that together hold a relocated address.
 pub(crate) struct Decoded {
     /// In bytes from the start of the function.

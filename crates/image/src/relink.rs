@@ -8,9 +8,6 @@ use crate::export::Insn;
 use crate::image::{Form, Function, Image, Machine, Reloc, Symbol, Target};
 use crate::symbols::KernelSymbols;
 
-/// `BPF_PSEUDO_FUNC`: the source register of a wide load of a function's address.
-const PSEUDO_FUNC: u8 = 4;
-
 /// The addresses of one boot, and of one load of the program there.
 #[derive(Clone, Debug)]
 pub struct Addresses<'a> {
@@ -205,13 +202,12 @@ impl Linker<'_> {
         while let Some(low) = rest.next() {
             let insn = Insn::from_bytes(*low);
             let mut high = (insn.code == Insn::LD_IMM64).then(|| rest.next()).flatten();
-            let is_callback = insn.code == Insn::LD_IMM64 && insn.source() == PSEUDO_FUNC;
-            if is_callback || insn.is_own_call() {
+            if insn.names_own_function() {
                 let at = |problem| (offset, problem);
                 let address = self.own_function(insn).map_err(at)?;
                 // The kernel, too, takes four bytes of how far a function is, whether that fits or
                 // not: its JIT goes by the number.
-                let value = match is_callback {
+                let value = match insn.is_own_address() {
                     true => address,
                     false => address.wrapping_sub(self.call_base().map_err(at)?),
                 };

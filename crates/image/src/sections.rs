@@ -11,7 +11,7 @@ use preverify_abi::{ABI_VERSION, Range, Table};
 use thiserror::Error;
 use zerocopy::{Immutable, IntoBytes};
 
-use crate::bpf::{self, Instruction, PSEUDO_FUNC, instructions};
+use crate::bpf::{self, Instruction, instructions};
 use crate::export::Insn;
 use crate::image::{Form, Function, Image, Machine, Reloc, Symbol, Target};
 use crate::records::{BoundsError, header, range, table};
@@ -566,7 +566,7 @@ fn check_bytecode(
         if is_wide && high.map(|high| Insn { imm: 0, ..high }) != Some(Insn::default()) {
             return error("it has half a wide load");
         }
-        if !names_own_function(insn) {
+        if !insn.names_own_function() {
             continue;
         }
         if usize::try_from(insn.off).map_or(true, |index| index >= functions) {
@@ -577,11 +577,6 @@ fn check_bytecode(
         }
     }
     Ok(())
-}
-
-/// Whether an instruction of bytecode has the number of a function, and never an address.
-fn names_own_function(insn: Insn) -> bool {
-    insn.is_own_call() || insn.code == Insn::LD_IMM64 && insn.source() == PSEUDO_FUNC
 }
 
 fn is_within(machine: Machine, poke: &abi::Poke, functions: &[Function]) -> bool {
@@ -635,7 +630,7 @@ fn parse_relocs(
         }
         let takes_address = |opcode| {
             let insn = field.first_chunk().copied().map(Insn::from_bytes);
-            insn.is_some_and(|insn| insn.code == opcode && !names_own_function(insn))
+            insn.is_some_and(|insn| insn.code == opcode && !insn.names_own_function())
         };
         let fits = match reloc.form {
             Form::BpfImm64 => takes_address(Insn::LD_IMM64),

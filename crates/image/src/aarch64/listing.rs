@@ -5,7 +5,7 @@ use yaxpeax_arm::armv8::a64::{InstDecoder, Instruction};
 
 use super::SIZE;
 use crate::image::{Form, Reloc};
-use crate::native::{Code, Decoded};
+use crate::native::{Code, Decoded, reloc_in};
 
 /// Names that the decoder does not know, of what the JIT uses.
 const NAMES: [(&str, &str); 6] = [
@@ -28,14 +28,12 @@ pub(super) fn list(
     let mut lines = Vec::new();
     let mut start = 0;
     while let Some(rest @ [_, ..]) = code.get(start..) {
-        // On machines that cannot address it, there is no such code either.
-        let place = |reloc: &Reloc| usize::try_from(reloc.offset).unwrap_or(usize::MAX);
-        let next = relocs.partition_point(|reloc| place(reloc) < start);
-        let reloc = relocs.get(next).filter(|reloc| place(reloc) == start);
+        let reloc = reloc_in(relocs, &(start..start + 1));
         let held = reloc.and_then(|reloc| {
-            let field = rest.get(..reloc.form.size())?;
+            let form = relocs[reloc].form;
+            let field = rest.get(..form.size())?;
             let end = start + field.len();
-            Some((vacant(reloc.form, field, || name(next, end))?, field.len()))
+            Some((vacant(form, field, || name(reloc, end))?, field.len()))
         });
         let (text, size) = held.unwrap_or_else(|| {
             let text = instruction(rest).map(|found| text_of(&found, start as u64));
@@ -49,7 +47,7 @@ pub(super) fn list(
         lines.push(Decoded {
             range: start..start + size,
             text,
-            reloc: reloc.map(|_| next),
+            reloc,
         });
         start += size;
     }

@@ -1,10 +1,10 @@
 //! Instructions as text, as the kernel's `print_bpf_insn()` and so `bpftool prog dump xlated` write
 //! them, with names in the place of addresses.
 
-use super::{Instruction, PSEUDO_FUNC, instructions, parse};
+use super::{Instruction, instructions, parse};
 use crate::export::Insn;
 use crate::image::Reloc;
-use crate::native::Decoded;
+use crate::native::{Decoded, reloc_in};
 
 /// What stands in the place of an opcode that the verifier never leaves.
 const BAD: &str = "(bad)";
@@ -25,13 +25,7 @@ pub(crate) fn list(
             let start = instruction.index * SIZE;
             let halves = if instruction.high.is_some() { 2 } else { 1 };
             let range = start..start + halves * SIZE;
-            // On machines that cannot address it, there is no such code either.
-            let place = |reloc: &Reloc| usize::try_from(reloc.offset).unwrap_or(usize::MAX);
-            let reloc = relocs.partition_point(|reloc| place(reloc) < start);
-            let reloc = relocs
-                .get(reloc)
-                .filter(|found| range.contains(&place(found)))
-                .map(|_| reloc);
+            let reloc = reloc_in(relocs, &range);
             let operand = match reloc {
                 Some(reloc) => Some(name(reloc, range.end)),
                 None if instruction.insn.code == Insn::TAIL_CALL => {
@@ -102,7 +96,7 @@ fn load_wide(instruction: Instruction, operand: Option<&str>) -> Option<String> 
     let to = target(insn);
     Some(match operand {
         Some(operand) => format!("r{to} = {operand}"),
-        None if insn.source() == PSEUDO_FUNC => format!("r{to} = function {}", insn.off),
+        None if insn.is_own_address() => format!("r{to} = function {}", insn.off),
         None => format!("r{to} = {value:#x}"),
     })
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Pair;
 use super::places::Place;
+use crate::bpf::instructions;
 use crate::export::Insn;
 
 /// `BPF_ALU64 | BPF_MOV | BPF_K`.
@@ -158,11 +159,5 @@ pub(super) fn without_addresses(
 
 /// The 64-bit loads: where they stand, and what they load.
 fn wide_loads(insns: &[Insn]) -> impl Iterator<Item = (usize, u64)> {
-    let mut rest = insns.iter().enumerate();
-    std::iter::from_fn(move || {
-        let (index, low) = rest.find(|(_, insn)| insn.code == Insn::LD_IMM64)?;
-        let (_, high) = rest.next()?;
-        let [low, high] = [low.imm, high.imm].map(|half| u64::from(half.cast_unsigned()));
-        Some((index, high << 32 | low))
-    })
+    instructions(insns).filter_map(|found| Some((found.index, found.wide()?)))
 }

@@ -179,10 +179,8 @@ impl FunctionView<'_> {
 
     /// The one thing that has these addresses in both boots; `start` is where they stand.
     fn common_place(&self, start: usize, values: Pair) -> Result<Option<Place>, DiscoverError> {
+        let mut common = self.both.common_places(values);
         let [a, b] = values;
-        let in_b = Place::all_at(b, self.both.b);
-        let mut common = Place::all_at(a, self.both.a);
-        common.retain(|place| in_b.contains(place));
         match common.len() {
             0 | 1 => Ok(common.pop()),
             _ => Err(DiscoverError::Ambiguous {

@@ -100,7 +100,7 @@ impl InstructionsView<'_> {
                 )),
             },
             kind => {
-                let mut places = self.common_places(values);
+                let mut places = self.both.common_places(values);
                 places.retain(|place| kinds_of(place).contains(&kind));
                 match places.pop() {
                     Some(place) => Ok(Meaning::Address(place)),
@@ -119,7 +119,7 @@ impl InstructionsView<'_> {
     /// A load of which the kernel does not say what it loads: a constant, a kernel symbol or `aux`;
     /// and anything, if the kernel has wiped the kinds.
     fn plain_load(&self, a: Instruction, values: Pair) -> Result<Meaning, DiscoverError> {
-        let mut places = self.common_places(values);
+        let mut places = self.both.common_places(values);
         if values[0] == values[1] {
             // Symbols of a kernel that always lies at the same place are the same either way.
             if let Some(Place::Text(_)) = places.first() {
@@ -181,7 +181,7 @@ impl InstructionsView<'_> {
         if self.is_inlined_helper(a.insn, values) {
             return Ok(Meaning::Constant);
         }
-        let mut places = self.common_places(values);
+        let mut places = self.both.common_places(values);
         places.retain(|place| matches!(place, Place::Text(_) | Place::Module { .. }));
         match places.pop() {
             Some(place) if [0, PSEUDO_KFUNC].contains(&a.insn.source()) => {
@@ -208,14 +208,6 @@ impl InstructionsView<'_> {
         ])
     }
 
-    fn common_places(&self, values: Pair) -> Vec<Place> {
-        let [a, b] = values;
-        let in_b = Place::all_at(b, self.both.b);
-        let mut common = Place::all_at(a, self.both.a);
-        common.retain(|place| in_b.contains(place));
-        common
-    }
-
     /// Pointers that the verifier loads for a call of its own accord are no constants, even if by
     /// chance they are the same in both boots.
     pub(super) fn check_for_hidden_pointers(&self) -> Result<(), DiscoverError> {
@@ -230,7 +222,7 @@ impl InstructionsView<'_> {
             let call = next.find(|insn| !is_argument(*insn));
             if is_plain
                 && call.is_some_and(Insn::is_kernel_call)
-                && self.common_places([a, b]).is_empty()
+                && self.both.common_places([a, b]).is_empty()
             {
                 return Err(self.unknown(*load, [a, b], UNKNOWN_POINTER));
             }

@@ -9,7 +9,7 @@ use iced_x86::{
 };
 
 use crate::image::Reloc;
-use crate::native::{Code, Decoded};
+use crate::native::{Code, Decoded, reloc_in};
 
 /// All instructions of a function.
 pub(super) fn list(
@@ -21,11 +21,7 @@ pub(super) fn list(
     let mut names = HashMap::new();
     let instructions = instructions(code);
     for (instruction, range) in &instructions {
-        let reloc = relocs.partition_point(|reloc| place(reloc) < range.start);
-        let reloc = relocs
-            .get(reloc)
-            .is_some_and(|found| range.contains(&place(found)))
-            .then_some(reloc);
+        let reloc = reloc_in(relocs, range);
         if let Some(reloc) = reloc {
             names.insert(instruction.ip(), name(reloc, range.end));
         }
@@ -40,11 +36,6 @@ pub(super) fn list(
         formatter.format(instruction, &mut line.text);
     }
     lines
-}
-
-fn place(reloc: &Reloc) -> usize {
-    // On machines that cannot address it, there is no such code either.
-    usize::try_from(reloc.offset).unwrap_or(usize::MAX)
 }
 
 fn instructions(code: &[u8]) -> Vec<(Instruction, Range<usize>)> {
