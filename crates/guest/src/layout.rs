@@ -4,14 +4,12 @@
 //! they differ; but on arm and arm64, what it allocates goes to the first place with enough room, which is the same
 //! in every boot. In boots that the host marks, many such places are taken from the start.
 
-use std::io;
 use std::mem;
-use std::os::fd::{FromRawFd, OwnedFd};
-use std::ptr;
 
 use libbpf_sys as sys;
 
 use crate::error::AgentError;
+use crate::libbpf::{MapShape, create_map};
 use crate::machine::read_text;
 
 /// The word on the kernel's command line that marks a boot. The kernel takes it for a parameter of a module.
@@ -30,8 +28,8 @@ pub fn occupy() -> Result<(), AgentError> {
     }
     for size in SIZES {
         for _ in 0..PLACES {
-            let map =
-                create_map(size << 10).map_err(AgentError::system("take places in memory"))?;
+            let map = create_map(&paged_map(size << 10))
+                .map_err(AgentError::system("take places in memory"))?;
             // It stays open as long as this process, the first one, lives.
             mem::forget(map);
         }
@@ -40,26 +38,13 @@ pub fn occupy() -> Result<(), AgentError> {
 }
 
 /// A map whose values take whole pages: the kernel has to map them one behind the other.
-fn create_map(size: u32) -> io::Result<OwnedFd> {
-    let options = sys::bpf_map_create_opts {
-        sz: size_of::<sys::bpf_map_create_opts>() as sys::size_t,
+fn paged_map(size: u32) -> MapShape {
+    MapShape {
+        map_type: sys::BPF_MAP_TYPE_ARRAY,
+        key_size: 4,
+        value_size: size,
+        max_entries: 1,
         map_flags: sys::BPF_F_MMAPABLE,
-        ..Default::default()
-    };
-    // SAFETY: no name is a name that libbpf takes, and the options live until it returns.
-    let fd = unsafe {
-        sys::bpf_map_create(
-            sys::BPF_MAP_TYPE_ARRAY,
-            ptr::null(),
-            4,
-            size,
-            1,
-            &raw const options,
-        )
-    };
-    if fd < 0 {
-        return Err(io::Error::from_raw_os_error(-fd));
+        map_extra: 0,
     }
-    // SAFETY: the descriptor is new, and nobody else has it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

@@ -366,26 +366,14 @@ impl<'a> Map<'a> {
     /// Creates a map of the same kind and size, before the map itself is created. The kernel refuses that
     /// for kinds that need more than a size.
     pub fn create_double(self) -> io::Result<OwnedFd> {
-        let options = sys::bpf_map_create_opts {
-            sz: size_of::<sys::bpf_map_create_opts>() as sys::size_t,
+        create_map(&MapShape {
+            map_type: self.map_type(),
+            key_size: self.key_size(),
+            value_size: self.value_size(),
+            max_entries: self.max_entries(),
             map_flags: self.map_flags(),
             map_extra: self.map_extra(),
-            ..Default::default()
-        };
-        // SAFETY: no name is a name that libbpf takes, and the options live until it returns.
-        let fd = unsafe {
-            sys::bpf_map_create(
-                self.map_type(),
-                ptr::null(),
-                self.key_size(),
-                self.value_size(),
-                self.max_entries(),
-                &options,
-            )
-        };
-        check(fd)?;
-        // SAFETY: the descriptor is new, and nobody else has it.
-        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+        })
     }
 
     /// Where the object wants it pinned. From here on, it is not to be pinned.
@@ -566,6 +554,40 @@ const fn length(size: sys::size_t) -> usize {
 }
 
 /// libbpf returns a negative errno.
+/// What a map without a name and without types is created with.
+pub struct MapShape {
+    pub map_type: u32,
+    pub key_size: u32,
+    pub value_size: u32,
+    pub max_entries: u32,
+    pub map_flags: u32,
+    pub map_extra: u64,
+}
+
+/// Creates a map that belongs to no object.
+pub fn create_map(shape: &MapShape) -> io::Result<OwnedFd> {
+    let options = sys::bpf_map_create_opts {
+        sz: size_of::<sys::bpf_map_create_opts>() as sys::size_t,
+        map_flags: shape.map_flags,
+        map_extra: shape.map_extra,
+        ..Default::default()
+    };
+    // SAFETY: no name is a name that libbpf takes, and the options live until it returns.
+    let fd = unsafe {
+        sys::bpf_map_create(
+            shape.map_type,
+            ptr::null(),
+            shape.key_size,
+            shape.value_size,
+            shape.max_entries,
+            &options,
+        )
+    };
+    check(fd)?;
+    // SAFETY: the descriptor is new, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 fn check(result: c_int) -> io::Result<()> {
     match result {
         0.. => Ok(()),
