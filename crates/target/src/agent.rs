@@ -9,7 +9,7 @@ use preverify_abi::kinds::Architecture;
 
 use crate::arch::Arch;
 use crate::error::TargetError;
-use crate::files::at;
+use crate::files::{at, number};
 
 /// Names the folder with the agents, if they are not beside this program.
 pub const AGENT_VARIABLE: &str = "PREVERIFY_AGENT";
@@ -49,33 +49,27 @@ fn is_static(head: &[u8], Architecture(machine): Architecture) -> Option<bool> {
     const PT_INTERP: u64 = 3;
     let (offset, size, count) = match head.get(..6)? {
         b"\x7fELF\x01\x01" => (
-            field(head, 28, 4)?,
-            field(head, 42, 2)?,
-            field(head, 44, 2)?,
+            number(head, 28, 4)?,
+            number(head, 42, 2)?,
+            number(head, 44, 2)?,
         ),
         b"\x7fELF\x02\x01" => (
-            field(head, 32, 8)?,
-            field(head, 54, 2)?,
-            field(head, 56, 2)?,
+            number(head, 32, 8)?,
+            number(head, 54, 2)?,
+            number(head, 56, 2)?,
         ),
         _ => return None,
     };
-    if field(head, 18, 2)? != u64::from(machine) {
+    if number(head, 18, 2)? != u64::from(machine) {
         return None;
     }
     for index in 0..count {
         let at = usize::try_from(offset.checked_add(index * size)?).ok()?;
-        if field(head, at, 4)? == PT_INTERP {
+        if number(head, at, 4)? == PT_INTERP {
             return Some(false);
         }
     }
     Some(true)
-}
-
-fn field(bytes: &[u8], offset: usize, size: usize) -> Option<u64> {
-    let mut field = [0; 8];
-    field[..size].copy_from_slice(bytes.get(offset..offset.checked_add(size)?)?);
-    Some(u64::from_le_bytes(field))
 }
 
 #[cfg(test)]
@@ -96,10 +90,10 @@ mod tests {
         let mut program = head("/bin/sh");
         assert_eq!(is_static(&program, HOST), Some(false));
         // Without the header that names the loader, it would be static.
-        let table = usize::try_from(field(&program, 32, 8).unwrap()).unwrap();
-        for index in 0..usize::try_from(field(&program, 56, 2).unwrap()).unwrap() {
+        let table = usize::try_from(number(&program, 32, 8).unwrap()).unwrap();
+        for index in 0..usize::try_from(number(&program, 56, 2).unwrap()).unwrap() {
             let at = table + index * 56;
-            if field(&program, at, 4) == Some(3) {
+            if number(&program, at, 4) == Some(3) {
                 program[at] = 4;
             }
         }

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use crate::arch::Arch;
 use crate::error::TargetError;
+use crate::files;
 
 /// A kernel's file, as boot loaders take it.
 #[derive(Debug, PartialEq, Eq)]
@@ -72,9 +73,7 @@ fn other_file(file: &[u8]) -> String {
 
 /// The number in so many bytes at an offset; `None` where the file ends before.
 fn field(file: &[u8], offset: usize, size: usize) -> Option<usize> {
-    let mut bytes = [0; 8];
-    bytes[..size].copy_from_slice(file.get(offset..offset.checked_add(size)?)?);
-    usize::try_from(u64::from_le_bytes(bytes)).ok()
+    usize::try_from(files::number(file, offset, size)?).ok()
 }
 
 /// Refuses a file that ends before `needed` bytes.

@@ -266,6 +266,13 @@ impl Write for Hasher<'_> {
     }
 }
 
+/// The little-endian number in so many bytes at an offset; `None` where the bytes end before.
+pub(crate) fn number(bytes: &[u8], offset: usize, size: usize) -> Option<u64> {
+    let mut number = [0; 8];
+    number[..size].copy_from_slice(bytes.get(offset..offset.checked_add(size)?)?);
+    Some(u64::from_le_bytes(number))
+}
+
 pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
     bytes.iter().fold(String::new(), |mut text, byte| {

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use preverify_abi::kinds::Architecture;
 use preverify_vm::{Accelerator, MachineSpec};
 use serde::{Deserialize, Serialize};
 
@@ -47,15 +46,6 @@ pub struct HardwareRequest {
 
 impl Hardware {
     /// What targets of an architecture have if nothing else is said.
-    pub fn of(architecture: Architecture) -> Self {
-        let arch = match architecture {
-            Architecture::ARM64 => Arch::Arm64,
-            Architecture::ARM => Arch::Arm,
-            _ => Arch::X86_64,
-        };
-        Self::usual(arch)
-    }
-
     pub(crate) fn usual(arch: Arch) -> Self {
         Self {
             cpu: arch.default_cpu().to_owned(),
@@ -152,7 +142,7 @@ mod tests {
             max_cpus: Some(4),
             ..HardwareRequest::default()
         };
-        let usual = Hardware::of(Architecture::ARM64);
+        let usual = Hardware::usual(Arch::Arm64);
         let hardware = Hardware::requested(Arch::Arm64, &request);
         assert_eq!(
             hardware,
