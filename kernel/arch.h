@@ -58,9 +58,8 @@ extern const unsigned int pv_arch_alignment;
 /* Fills memory with what must not run. */
 void pv_arch_fill(void *area, unsigned int size);
 
-/* Bytes from a function's code to its exception table, and to the end of both. */
+/* Bytes from the start of a function's code to its exception table. */
 u32 pv_arch_extable_offset(u32 code_size);
-u32 pv_arch_size(u32 code_size, u32 exceptions);
 
 /* Whether a function's code has the size, and ends in the way, that the kernel relies on. */
 bool pv_arch_code_good(const u8 *code, u32 code_size);

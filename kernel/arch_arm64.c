@@ -93,12 +93,6 @@ u32 pv_arch_extable_offset(u32 code_size)
 	return round_up(code_size + PV_TRAILER_SIZE, __alignof__(struct exception_table_entry));
 }
 
-u32 pv_arch_size(u32 code_size, u32 exceptions)
-{
-	return pv_arch_extable_offset(code_size) +
-	       exceptions * sizeof(struct exception_table_entry);
-}
-
 bool pv_arch_code_good(const u8 *code, u32 code_size)
 {
 	const __le32 *end = (const __le32 *)(code + code_size);

@@ -101,8 +101,9 @@ static int pv_alloc_memory(struct pv_build *build, struct pv_reason *reason)
 	u32 i, size;
 
 	for (i = 0; i < build->count; i++) {
-		size = pv_arch_size(le32_to_cpu(record[i].code.count),
-				    le32_to_cpu(record[i].extable.count));
+		size = pv_arch_extable_offset(le32_to_cpu(record[i].code.count)) +
+		       le32_to_cpu(record[i].extable.count) *
+			       sizeof(struct exception_table_entry);
 		build->code[i] = pv_memory_alloc(&build->memory[i], size);
 		if (!build->code[i])
 			return pv_refuse(reason, -ENOMEM,
