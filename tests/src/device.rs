@@ -190,6 +190,19 @@ impl Device {
             .ok_or_else(|| DeviceError::Agent(format!("/proc/meminfo has no line {name}")))
     }
 
+    /// Figures of the kernel's own memory, in KiB, after what is freed late has been freed. [`BUSYBOX`] must be
+    /// there.
+    pub fn settled_memory(&mut self) -> Result<Vec<(&'static str, u64)>, DeviceError> {
+        self.run(&[BUSYBOX, "sleep", "3"])?;
+        let drop_caches = "echo 3 > /proc/sys/vm/drop_caches";
+        self.run(&[BUSYBOX, "sh", "-c", drop_caches])?;
+        self.run(&[BUSYBOX, "sleep", "1"])?;
+        ["SUnreclaim", "Percpu", "VmallocUsed", "KernelStack"]
+            .into_iter()
+            .map(|name| Ok((name, self.memory(name)?)))
+            .collect()
+    }
+
     /// Asks the kernel part what no loader would ask. [`crate::PROBE`] must be there.
     pub fn probe(&mut self, cases: &[Case]) -> Result<Vec<Answer>, DeviceError> {
         const CASES: &str = "/tmp/cases";

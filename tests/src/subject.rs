@@ -9,7 +9,7 @@ use preverify_target::DeviceOptions;
 use sha2::{Digest, Sha256};
 
 use crate::device::Device;
-use crate::lab::{Lab, LabError, object};
+use crate::lab::{Lab, LabError};
 
 /// A verified object with its bundle. It must have what it is asked for: what does not is a mistake in the test.
 pub struct Subject {
@@ -24,9 +24,9 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// The compiled program `tests/programs/NAME.bpf.c`.
+    /// The compiled program `tests/programs/NAME.bpf.c`, for the target's architecture.
     pub fn new(lab: Lab, name: &str, kind: u32) -> Result<Self, LabError> {
-        let verified = lab.verify(&object(name)?)?;
+        let verified = lab.verify(&lab.object(name)?)?;
         let bundle = lab.bundle(&verified)?;
         Ok(Self {
             lab,

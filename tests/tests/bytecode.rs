@@ -464,9 +464,9 @@ fn nothing_of_bytecode_leaks() {
         device.probe(&loads(150)).unwrap();
         device.probe(&failures(150)).unwrap();
         for (what, cases) in [("loads", loads(500)), ("failures", failures(500))] {
-            let before = settled(&mut device);
+            let before = device.settled_memory().unwrap();
             device.probe(&cases).unwrap();
-            let after = settled(&mut device);
+            let after = device.settled_memory().unwrap();
             for ((name, before), (_, after)) in before.iter().zip(&after) {
                 println!("harden {harden}, 2,000 {what}: {name} {before} kB, then {after} kB");
                 // A leak of one page in ten loads is 800 kB; what breathes in a kernel is less.
@@ -582,18 +582,6 @@ fn run(device: &mut Device, pins: &str, program: &str, packet: &[u8]) -> TestRun
         .unwrap();
     assert_eq!(reply.errno, 0, "{program} of {pins}");
     reply
-}
-
-/// Memory figures, after what is freed late has been freed.
-fn settled(device: &mut Device) -> Vec<(&'static str, u64)> {
-    device.run(&[BUSYBOX, "sleep", "3"]).unwrap();
-    let drop_caches = "echo 3 > /proc/sys/vm/drop_caches";
-    device.run(&[BUSYBOX, "sh", "-c", drop_caches]).unwrap();
-    device.run(&[BUSYBOX, "sleep", "1"]).unwrap();
-    ["SUnreclaim", "Percpu", "VmallocUsed", "KernelStack"]
-        .into_iter()
-        .map(|name| (name, device.memory(name).unwrap()))
-        .collect()
 }
 
 const JMP: u8 = 0x05;

@@ -448,9 +448,9 @@ fn nothing_leaks() {
         ("2,100 failed loads", &failures[..]),
         ("10,000 cycles", &cycles),
     ] {
-        let before = settled(&mut device);
+        let before = device.settled_memory().unwrap();
         device.probe(cases).unwrap();
-        let after = settled(&mut device);
+        let after = device.settled_memory().unwrap();
         for ((name, before), (_, after)) in before.iter().zip(&after) {
             // A leak of one page in ten loads is 840 kB; what breathes in a kernel is less.
             assert!(
@@ -461,18 +461,6 @@ fn nothing_leaks() {
         }
     }
     device.healthy_log().unwrap();
-}
-
-/// Memory figures, after what is freed late has been freed.
-fn settled(device: &mut Device) -> Vec<(&'static str, u64)> {
-    device.run(&[BUSYBOX, "sleep", "3"]).unwrap();
-    let drop_caches = "echo 3 > /proc/sys/vm/drop_caches";
-    device.run(&[BUSYBOX, "sh", "-c", drop_caches]).unwrap();
-    device.run(&[BUSYBOX, "sleep", "1"]).unwrap();
-    ["SUnreclaim", "Percpu", "VmallocUsed", "KernelStack"]
-        .into_iter()
-        .map(|name| (name, device.memory(name).unwrap()))
-        .collect()
 }
 
 #[test]
