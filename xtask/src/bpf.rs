@@ -1,5 +1,6 @@
 //! Compiles BPF programs written in C.
 
+use std::error::Error;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
@@ -108,6 +109,15 @@ pub fn build_examples(arch: Arch) -> Result<(), CompileError> {
 /// Compiles the programs of `examples/`; returns the objects.
 pub fn examples(arch: Arch) -> Result<Vec<PathBuf>, CompileError> {
     compile_all(arch, "examples")
+}
+
+/// Compiles the programs of `examples/`; returns the object of one of them, `NAME.bpf.c`.
+pub fn example(arch: Arch, name: &str) -> Result<PathBuf, Box<dyn Error>> {
+    let file = format!("{name}.bpf.o");
+    examples(arch)?
+        .into_iter()
+        .find(|object| object.ends_with(&file))
+        .ok_or_else(|| format!("examples/ has no {name}.bpf.c").into())
 }
 
 /// Compiles the programs of tests; returns the folder with the objects.

@@ -132,11 +132,7 @@ fn added_target(arch: Arch) -> Result<Target, Box<dyn Error>> {
 }
 
 fn subjects(arch: Arch, folder: &Path) -> Result<Vec<Subject>, Box<dyn Error>> {
-    let examples = bpf::examples(arch)?;
-    let xdp_count = examples
-        .into_iter()
-        .find(|object| object.ends_with("xdp_count.bpf.o"))
-        .ok_or("examples/ has no xdp_count.bpf.c")?;
+    let xdp_count = bpf::example(arch, "xdp_count")?;
     let tools = corpus::debian_objects(arch, "libbpf-tools")?;
     let tool = |name: &str| {
         let id = format!("libbpf-tools/{name}");

@@ -147,11 +147,7 @@ fn run_on_packets(device: &mut Device, subject: &Subject) -> Result<u32, Box<dyn
 }
 
 fn all_subjects() -> Result<[Subject; 2], Box<dyn Error>> {
-    let examples = bpf::examples(ARCH)?;
-    let xdp_count = examples
-        .into_iter()
-        .find(|object| object.ends_with("xdp_count.bpf.o"))
-        .ok_or("examples/ has no xdp_count.bpf.c")?;
+    let xdp_count = bpf::example(ARCH, "xdp_count")?;
     Ok([
         Subject {
             name: "xdp_count",
