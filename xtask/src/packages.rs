@@ -1,9 +1,9 @@
 //! Debian packages of this host: what is installed, and what apt would install.
 
 use std::collections::BTreeMap;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use crate::run::RunError;
+use crate::run::{RunError, output};
 
 /// Nothing could be found out about a package, or it could not be installed.
 #[derive(Debug, thiserror::Error)]
@@ -93,25 +93,6 @@ fn parse_installed(text: &str) -> BTreeMap<String, Installed> {
             })
         })
         .collect()
-}
-
-/// Runs a program and returns what it wrote; its errors go to ours.
-fn output(command: &mut Command) -> Result<String, PackageError> {
-    // The programs' words are parsed: they must be the untranslated ones.
-    command.env("LC_ALL", "C").stderr(Stdio::inherit());
-    let name = command.get_program().to_string_lossy().into_owned();
-    let output = command.output().map_err(|cause| RunError::Start {
-        command: name.clone(),
-        cause,
-    })?;
-    if !output.status.success() {
-        return Err(RunError::Failed {
-            command: name,
-            status: output.status,
-        }
-        .into());
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::process::{Command, ExitStatus};
+use std::process::{Command, ExitStatus, Output, Stdio};
 
 /// A program could not be run, or failed.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +30,26 @@ pub fn run_command(command: &mut Command) -> Result<(), RunError> {
     match command.status() {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(RunError::Failed {
+            command: text,
+            status,
+        }),
+        Err(cause) => Err(RunError::Start {
+            command: text,
+            cause,
+        }),
+    }
+}
+
+/// Runs a program and returns what it wrote; its errors go to ours.
+pub fn output(command: &mut Command) -> Result<String, RunError> {
+    // The programs' words are parsed: they must be the untranslated ones.
+    command.env("LC_ALL", "C").stderr(Stdio::inherit());
+    let text = describe(command);
+    match command.output() {
+        Ok(Output { status, stdout, .. }) if status.success() => {
+            Ok(String::from_utf8_lossy(&stdout).into_owned())
+        }
+        Ok(Output { status, .. }) => Err(RunError::Failed {
             command: text,
             status,
         }),

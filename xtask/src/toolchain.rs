@@ -1,9 +1,10 @@
 //! What compiles static binaries for machines of another architecture than this host's.
 //!
-//! It all comes from Debian's packages, unpacked in the cache and not installed, so that it is the same on every host:
-//! a Rust compiler together with the sources of the standard library, which is compiled anew, as small as the rest of
-//! the binary and without what prints the call stack of a panic; and the C libraries below libbpf. Only linkers and
-//! C compilers for these architectures are installed packages: they do not work from elsewhere.
+//! The standard library is compiled anew, as small as the rest of the binary and without what prints the call stack of
+//! a panic: so its sources are needed, and the very compiler that they are written for. Where rustup can fetch the
+//! sources of the compiler in use, that is it; elsewhere a compiler of Debian's, with its sources, is unpacked in the
+//! cache. The C libraries below libbpf are Debian's, unpacked in the cache, too. Only linkers and C compilers for these
+//! architectures are installed packages: they do not work from elsewhere.
 
 use std::fs;
 use std::io;
@@ -16,6 +17,12 @@ use preverify_target::{TargetError, default_cache};
 
 use crate::arch::Arch;
 use crate::paths::target_dir;
+use crate::run::{RunError, output, run};
+
+/// What rustup calls the sources of a compiler's standard library.
+const SOURCES: &str = "rust-src";
+/// Where it puts them, below the compiler's folder.
+const SOURCES_FOLDER: &str = "lib/rustlib/src/rust/library";
 
 /// A Rust compiler that is newer than Debian 12's first one: its browsers are compiled with it.
 const COMPILER: [&str; 3] = ["rustc-web", "libstd-rust-web-dev", "rust-web-src"];
@@ -34,6 +41,9 @@ pub enum ToolchainError {
     /// apt cannot be used.
     #[error(transparent)]
     Apt(#[from] TargetError),
+    /// The compiler in use does not say where it is.
+    #[error(transparent)]
+    Run(#[from] RunError),
     /// The compiler depends on something else than before.
     #[error(
         "expected {package} to depend on a package named {expected}..., found {found:?}: Debian packages \
@@ -52,9 +62,16 @@ pub enum ToolchainError {
 /// Compiler and C libraries for an architecture.
 pub struct Toolchain {
     arch: Arch,
-    /// Has `rustc` and the standard library's sources.
-    compiler: PathBuf,
+    compiler: Compiler,
     libraries: PathBuf,
+}
+
+/// A Rust compiler that has the sources of its standard library.
+enum Compiler {
+    /// The one that compiles all else here.
+    InUse,
+    /// Debian's, in this folder.
+    Debian(PathBuf),
 }
 
 impl Toolchain {
@@ -66,7 +83,7 @@ impl Toolchain {
         let architecture = arch.architecture();
         Ok(Self {
             arch,
-            compiler: unpacked(&cache, Architecture::X86_64, &folder.join("rust"), compiler)?,
+            compiler: Compiler::find(&cache, &folder)?,
             libraries: unpacked(
                 &cache,
                 architecture,
@@ -86,14 +103,17 @@ impl Toolchain {
     pub fn prepare(&self, cargo: &mut Command) {
         let triple = self.arch.triple();
         let in_variables = triple.replace('-', "_");
-        let usr = self.compiler.join("usr");
         let [include, libraries] =
             ["include", "lib"].map(|name| self.libraries.join("usr").join(name));
+        if let Compiler::Debian(folder) = &self.compiler {
+            let usr = folder.join("usr");
+            cargo
+                .env("RUSTC", usr.join("bin/rustc"))
+                // The compiler's own libraries; nobody else's have their names.
+                .env("LD_LIBRARY_PATH", usr.join("lib/x86_64-linux-gnu"));
+        }
         cargo
             .env("CARGO_TARGET_DIR", self.target_dir())
-            .env("RUSTC", usr.join("bin/rustc"))
-            // The compiler's own libraries; nobody else's have their names.
-            .env("LD_LIBRARY_PATH", usr.join("lib/x86_64-linux-gnu"))
             // The standard library is written in what only its own compiler may be asked for.
             .env("RUSTC_BOOTSTRAP", "1")
             .args(["-Zbuild-std=std,panic_abort", "-Zbuild-std-features="])
@@ -112,8 +132,36 @@ impl Toolchain {
     }
 }
 
-/// The packages of the compiler.
-fn compiler(apt: &Apt) -> Result<Vec<String>, ToolchainError> {
+impl Compiler {
+    /// The compiler in use, or Debian's where rustup cannot get what that one lacks.
+    fn find(cache: &Path, folder: &Path) -> Result<Self, ToolchainError> {
+        if in_use_has_sources()? {
+            return Ok(Self::InUse);
+        }
+        println!(
+            "{SOURCES}, the standard library's sources, is missing, and binaries for other \
+             architectures need it: trying rustup"
+        );
+        match run("rustup", &["component", "add", SOURCES]) {
+            Ok(()) if in_use_has_sources()? => return Ok(Self::InUse),
+            Ok(()) => println!("rustup added it to another compiler than the one in use"),
+            Err(failure) => println!("{failure}"),
+        }
+        println!("using Debian's compiler for other architectures");
+        let packages = debian_compiler;
+        unpacked(cache, Architecture::X86_64, &folder.join("rust"), packages).map(Self::Debian)
+    }
+}
+
+/// Whether the compiler that cargo uses has the sources of its standard library.
+fn in_use_has_sources() -> Result<bool, RunError> {
+    let mut rustc = Command::new("rustc");
+    let folder = output(rustc.args(["--print", "sysroot"]))?;
+    Ok(Path::new(folder.trim()).join(SOURCES_FOLDER).exists())
+}
+
+/// The packages of Debian's compiler.
+fn debian_compiler(apt: &Apt) -> Result<Vec<String>, ToolchainError> {
     let mut names = COMPILER.map(str::to_owned).to_vec();
     let mut package = COMPILER[1].to_owned();
     for expected in COMPILER_LIBRARIES {
