@@ -1,7 +1,7 @@
 //! What a bundle tells about how it came to be, for people and policies: a signed JSON document.
 //!
 //! It holds nothing that differs from run to run or from machine to machine, so that independent
-//! verifiers arrive at the same bytes.
+//! verifiers arrive at the same bytes: no times, and of statistics only those that both boots had.
 
 use std::collections::BTreeMap;
 
@@ -52,7 +52,7 @@ pub struct ProgramEvidence {
     pub peak_states: u32,
     /// The most states of one instruction.
     pub max_states_per_insn: u32,
-    /// The longest list of precision marks.
+    /// The longest walk to mark what is read.
     pub mark_read: u32,
     /// What was proved of its machine code, if it is carried.
     pub native: Option<ProofEvidence>,
