@@ -7,6 +7,7 @@
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::io;
 use std::marker::PhantomData;
+use std::mem::offset_of;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::{self, NonNull};
 use std::slice;
@@ -45,7 +46,6 @@ struct OpenOpts {
 
 #[cfg(target_pointer_width = "64")]
 const _: () = {
-    use std::mem::offset_of;
     type Theirs = sys::bpf_object_open_opts;
     assert!(offset_of!(OpenOpts, object_name) == offset_of!(Theirs, object_name));
     assert!(offset_of!(OpenOpts, relaxed_maps) == offset_of!(Theirs, relaxed_maps));
@@ -553,7 +553,6 @@ const fn length(size: sys::size_t) -> usize {
     length
 }
 
-/// libbpf returns a negative errno.
 /// What a map without a name and without types is created with.
 pub struct MapShape {
     pub map_type: u32,
@@ -566,8 +565,11 @@ pub struct MapShape {
 
 /// Creates a map that belongs to no object.
 pub fn create_map(shape: &MapShape) -> io::Result<OwnedFd> {
+    // They end with the last one that is set. Behind the last one of all, libbpf wants zeroes, and where pointers have
+    // 32 bits, the bindings have padding there, of any contents.
+    const SIZE: usize = offset_of!(sys::bpf_map_create_opts, map_extra) + size_of::<u64>();
     let options = sys::bpf_map_create_opts {
-        sz: size_of::<sys::bpf_map_create_opts>() as sys::size_t,
+        sz: SIZE as sys::size_t,
         map_flags: shape.map_flags,
         map_extra: shape.map_extra,
         ..Default::default()
@@ -588,6 +590,7 @@ pub fn create_map(shape: &MapShape) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// libbpf returns a negative errno.
 fn check(result: c_int) -> io::Result<()> {
     match result {
         0.. => Ok(()),
