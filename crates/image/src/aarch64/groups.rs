@@ -7,6 +7,8 @@ use crate::image::Form;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Group {
     pub(super) register: u32,
+    /// Whether it sets the whole register, or the lower half and clears the other.
+    pub(super) is64: bool,
     /// In instructions.
     pub(super) length: usize,
     pub(super) value: u64,
@@ -47,6 +49,7 @@ pub(super) fn group(code: &[u32]) -> Option<Group> {
     let form = form(&code[..length], first.is64, first.register, value)?;
     Some(Group {
         register: first.register,
+        is64: first.is64,
         length,
         value,
         form,

@@ -76,10 +76,9 @@ fn compare_lengths(a: Side<'_>, b: Side<'_>) -> Result<(), Obstruction> {
 
 /// The operand of what stands at the same place in both boots.
 fn operand(a: &Step, b: &Step, at: usize) -> Result<Option<Operand>, Obstruction> {
+    let but_value = |group| Group { value: 0, ..group };
     let (kind, form, values) = match (a.kind, b.kind) {
-        (Kind::Set(a), Kind::Set(b))
-            if (a.register, a.length, a.form) == (b.register, b.length, b.form) =>
-        {
+        (Kind::Set(a), Kind::Set(b)) if but_value(a) == but_value(b) => {
             (OperandKind::Immediate, a.form, [a.value, b.value])
         }
         (Kind::LongCall(a), Kind::LongCall(b)) => {
