@@ -16,6 +16,7 @@ mod run;
 mod setup;
 mod test;
 mod toolchain;
+mod vectors;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -53,6 +54,8 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Has kernels compile test programs anew for the tests of `crates/image`, which keep the outcome.
+    Vectors,
 }
 
 #[derive(Args)]
@@ -90,6 +93,7 @@ fn main() -> ExitCode {
         Command::Bench(Bench::Small) => bench::small(),
         Command::Test => test::test(),
         Command::Header { check } => header::header(check).map_err(Into::into),
+        Command::Vectors => vectors::vectors(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
