@@ -7,6 +7,24 @@
 //!
 //! Every call returns zero or a negative errno, and on a refusal leaves one sentence in `reason`.
 //! Integers here are in the machine's order, as everywhere between a kernel and its user space.
+//!
+//! Each errno is one kind of refusal; the sentence says which case of it:
+//!
+//! | errno | what is refused |
+//! |---|---|
+//! | `ENOEXEC` | a bundle, or an image of it, that is good, but for another kernel build or another machine: architecture, page size, CPUs, mitigations and lockdown; for native images CPU features, address bits, `bpf_jit_harden`, thunks, CFI as well |
+//! | `ENOKEY`, `EKEYREJECTED`, `ENOPKG` | a signature by nobody who is trusted, of another manifest, or by an algorithm that the kernel lacks |
+//! | `EBADMSG` | a manifest, image or signature that is malformed, or a section that is not the signed one |
+//! | `EPROTONOSUPPORT` | another version of the format |
+//! | `EOPNOTSUPP` | a feature or a type of program that the kernel part does not know, or that a setting of this kernel forbids |
+//! | `EINVAL` | a map that is not as it was verified, or a call that is not as described here |
+//! | `ENOENT` | a program or an image that the bundle does not have |
+//! | `E2BIG` | more bytes or maps than the format allows for |
+//! | `ERANGE` | an address that does not fit where the code wants it |
+//! | `EPERM` | a caller without the capabilities, or a keyring that is still open |
+//! | `EBUSY`, `ENOSPC` | an export: of a program whose prog array is filled, or into a buffer that is too small |
+//!
+//! Beside these, `EFAULT`, `ENOMEM`, and what the kernel's own functions say.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
