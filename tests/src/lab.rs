@@ -9,8 +9,8 @@ use preverify_bundle::{Algorithm, Bundle, Signer, SignerError};
 use preverify_pipeline::{BuildError, Object, Verified, Verifier};
 use preverify_target::debian::{self, Apt, DebianError};
 use preverify_target::{
-    AddRequest, Contents, DeviceOptions, GuestFile, Progress, Store, Target, TargetError,
-    default_cache,
+    AddRequest, Contents, DeviceOptions, GuestFile, HardwareRequest, Progress, Store, Target,
+    TargetError, default_cache,
 };
 
 use crate::device::{BUSYBOX, Device, DeviceError, LOADER, PROBE};
@@ -79,6 +79,22 @@ impl Lab {
         Self::with(target, signer()?, &binaries, &mut |_| {})
     }
 
+    /// The same for a kernel on another processor than targets have if nothing is said. arm64: `el2` says whether it
+    /// starts at exception level 2.
+    pub fn of_processor(source: &str, cpu: &str, el2: bool) -> Result<Self, LabError> {
+        let binaries = built(BINARIES_VARIABLE)?;
+        let level = if el2 { "-el2" } else { "" };
+        let name = format!("{}-{cpu}{level}", target_name(source));
+        let hardware = HardwareRequest {
+            cpu: Some(cpu.to_owned()),
+            el2: Some(el2),
+            ..HardwareRequest::default()
+        };
+        let store = Store::open(&default_cache()?)?;
+        let target = find_or_add(&store, source, name, hardware, &mut |_| {})?;
+        Ok(Self::on(target, signer()?, &binaries))
+    }
+
     /// A laboratory for a target, which is added to the cache if it is not there.
     pub fn with(
         target: &str,
@@ -87,7 +103,8 @@ impl Lab {
         progress: &mut Progress<'_>,
     ) -> Result<Self, LabError> {
         let store = Store::open(&default_cache()?)?;
-        let target = find_or_add(&store, target, progress)?;
+        let usual = HardwareRequest::default();
+        let target = find_or_add(&store, target, target_name(target), usual, progress)?;
         Ok(Self::on(target, signer, binaries))
     }
 
@@ -200,14 +217,20 @@ fn built(variable: &'static str) -> Result<PathBuf, LabError> {
 fn find_or_add(
     store: &Store,
     source: &str,
+    name: String,
+    hardware: HardwareRequest,
     progress: &mut Progress<'_>,
 ) -> Result<Target, TargetError> {
-    let name = source.replace(':', "-");
     if let Ok(target) = store.get(&name) {
         return Ok(target);
     }
-    let request = AddRequest::debian(source.parse()?, Some(name));
+    let mut request = AddRequest::debian(source.parse()?, Some(name));
+    request.hardware = hardware;
     Ok(store.add(&request, progress)?.target)
+}
+
+fn target_name(source: &str) -> String {
+    source.replace(':', "-")
 }
 
 /// A signer that only lives as long as a laboratory.
