@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use clap::{Args, Subcommand};
 use preverify_target::{
-    AddRequest, DebianKernel, HardwareRequest, KernelFiles, Source, Store, Target, TargetError,
-    default_cache, fingerprint_words,
+    AddRequest, DebianKernel, HardwareRequest, KernelFiles, MOST_CPUS, Source, Store, Target,
+    TargetError, default_cache, fingerprint_words,
 };
 use serde_json::{Value, json};
 
@@ -17,6 +17,7 @@ pub enum Command {
     ///
     /// A kernel of Debian's is downloaded and unpacked, and not installed. It is called
     /// debian:SERIES-FLAVOUR, for the newest of a series, or debian:RELEASE.
+    #[command(after_long_help = BOARDS)]
     Add(Box<Add>),
     /// Lists the targets.
     List {
@@ -39,6 +40,20 @@ pub enum Command {
     },
 }
 
+/// How targets are made for boards.
+const BOARDS: &str = "\
+A board that is not at hand: the target must be like it, or the board refuses its bundles. On the
+board, with the kernel part loaded (it may trust nobody yet):
+  preverify-load fingerprint --json > board.json
+
+Here, with that file and the kernel that the board runs (`uname -r`):
+  preverify target add debian:6.12.117+deb12-arm64 --fingerprint board.json --name board
+
+That chooses --cpu, --el2, --cmdline and --max-cpus, boots the kernel with them, and compares what
+the kernel part says there with the file. An option that is given counts more than the file. If
+something differs, no target is added; the error says what it is on the board and here, and which
+options may help.";
+
 /// A target to add.
 #[derive(Debug, Args)]
 pub struct Add {
@@ -60,6 +75,10 @@ pub struct Add {
     /// A file with the kernel's BTF, for a kernel that was built without.
     #[arg(long, value_name = "FILE")]
     btf: Option<PathBuf>,
+    /// What `preverify-load fingerprint --json` printed on the board that this target is for: the
+    /// machine is made like that board, and compared with it.
+    #[arg(long, value_name = "FILE")]
+    fingerprint: Option<PathBuf>,
     /// The CPU that devices have, by QEMU's name. `max` is everything that QEMU can do on this
     /// host [default: max for x86_64, cortex-a72 for arm64, cortex-a15 for arm].
     #[arg(long, value_name = "MODEL")]
@@ -75,7 +94,7 @@ pub struct Add {
     #[arg(
         long,
         value_name = "NUMBER",
-        value_parser = clap::value_parser!(u32).range(1..=255)
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_CPUS))
     )]
     max_cpus: Option<u32>,
 }
@@ -100,13 +119,17 @@ fn add(store: &Store, add: Add) -> Result<(), TargetError> {
     let mut progress = |stage: &str| {
         eprintln!("{:6.1} s  {stage}", started.elapsed().as_secs_f64());
     };
-    let added = store.add(&request(add), &mut progress)?;
+    let request = request(add);
+    let added = store.add(&request, &mut progress)?;
     let name = added.target.name();
     if added.new {
         progress("done");
         println!("added {name}");
     } else {
         println!("{name} is there already, with the same kernel and machine");
+    }
+    if let Some(file) = &request.fingerprint {
+        println!("its fingerprint is that of the board of {}", file.display());
     }
     Ok(())
 }
@@ -132,6 +155,7 @@ fn request(add: Add) -> AddRequest {
             ..HardwareRequest::default()
         },
         btf: add.btf,
+        fingerprint: add.fingerprint,
     }
 }
 

@@ -9,6 +9,7 @@ use preverify_vm::VmError;
 use preverify_vm::initramfs::InitramfsError;
 
 use crate::agent::AGENT_VARIABLE;
+use crate::board::BoardError;
 use crate::debian::DebianError;
 use crate::files::CACHE_VARIABLE;
 use crate::run::CommandError;
@@ -291,6 +292,9 @@ pub enum TargetError {
         /// Why not.
         source: io::Error,
     },
+    /// The kernel or the machine is not that of a board.
+    #[error(transparent)]
+    Board(#[from] BoardError),
     /// A package could not be had.
     #[error(transparent)]
     Debian(#[from] DebianError),

@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::arch::Arch;
 use crate::kernel::Kernel;
 
+/// The most CPUs that machines of all kinds can have, as far as kernels number them in eight bits.
+pub const MOST_CPUS: u32 = 255;
+
 /// The machine that a target's kernel runs on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -67,6 +70,19 @@ impl Hardware {
         hardware
     }
 
+    /// The options of `preverify target add` that ask for it.
+    pub(crate) fn options(&self) -> String {
+        let mut options = format!("--cpu {}", self.cpu);
+        if self.el2 {
+            options.push_str(" --el2");
+        }
+        options.push_str(&format!(" --max-cpus {}", self.max_cpus));
+        if !self.command_line.is_empty() {
+            options.push_str(&format!(" --cmdline '{}'", self.command_line));
+        }
+        options
+    }
+
     pub(crate) fn spec(
         &self,
         kernel: &Kernel,
@@ -89,6 +105,18 @@ impl Hardware {
 }
 
 impl HardwareRequest {
+    /// Where nothing is asked, what another one asks.
+    pub(crate) fn or(self, other: Self) -> Self {
+        Self {
+            cpu: self.cpu.or(other.cpu),
+            el2: self.el2.or(other.el2),
+            command_line: self.command_line.or(other.command_line),
+            memory_mib: self.memory_mib.or(other.memory_mib),
+            cpus: self.cpus.or(other.cpus),
+            max_cpus: self.max_cpus.or(other.max_cpus),
+        }
+    }
+
     /// A machine like another one but for what is asked.
     pub(crate) fn of(&self, other: Hardware) -> Hardware {
         Hardware {

@@ -105,6 +105,12 @@ impl Layouts {
         files::read_text(&symbols(&self.layout(index)?))
     }
 
+    /// The name of the kernel's symbol at an offset from `_text`.
+    pub(crate) fn symbol_at(&self, offset: u64) -> Result<Option<String>, TargetError> {
+        let symbols = self.symbols(0)?;
+        Ok(symbol_at(&symbols, &base(&symbols)?, offset))
+    }
+
     /// A machine that goes on from a snapshot.
     pub(crate) fn restore(&self, index: usize) -> Result<Machine, TargetError> {
         Ok(Snapshot::at(&self.layout(index)?).restore(&self.spec, RESTORE_LIMIT)?)

@@ -21,6 +21,7 @@
 mod accelerator;
 mod agent;
 mod arch;
+mod board;
 mod boot_file;
 mod btf;
 mod config;
@@ -40,10 +41,11 @@ mod store;
 mod target;
 
 pub use agent::AGENT_VARIABLE;
+pub use board::{BoardError, Difference};
 pub use error::TargetError;
 pub use facts::{Facts, fingerprint_words};
 pub use files::{CACHE_VARIABLE, default_cache};
-pub use hardware::{Hardware, HardwareRequest};
+pub use hardware::{Hardware, HardwareRequest, MOST_CPUS};
 pub use run::CommandError;
 pub use source::{AddRequest, DebianKernel, KernelFiles, Source};
 pub use store::{Added, Store};

@@ -23,6 +23,9 @@ pub struct AddRequest {
     /// A file with the kernel's BTF (raw, as in `/sys/kernel/btf/vmlinux`), for kernels that were built without: CO-RE
     /// goes by it.
     pub btf: Option<PathBuf>,
+    /// What `preverify-load fingerprint --json` printed on a board: the machine is made like it as far as nothing else
+    /// is asked, and compared with it.
+    pub fingerprint: Option<PathBuf>,
 }
 
 impl AddRequest {
@@ -33,6 +36,7 @@ impl AddRequest {
             name,
             hardware: HardwareRequest::default(),
             btf: None,
+            fingerprint: None,
         }
     }
 }

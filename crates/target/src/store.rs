@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::Progress;
 use crate::arch::Arch;
+use crate::board::Board;
 use crate::debian::Apt;
 use crate::error::TargetError;
 use crate::files::{self, Lock, PARTIAL};
@@ -47,17 +48,37 @@ impl Store {
         if let Some(name) = &request.name {
             check_name(name)?;
         }
+        let board = request
+            .fingerprint
+            .as_deref()
+            .map(Board::read)
+            .transpose()?;
         let lock = self.lock(progress)?;
         let found = self.find(request, progress)?;
-        let hardware = Hardware::requested(found.arch, &request.hardware);
+        let hardware = match &board {
+            Some(board) => {
+                board.check_kernel(&request.source, found.arch, &found.release)?;
+                &board.machine(&request.hardware)?
+            }
+            None => &request.hardware,
+        };
+        let hardware = Hardware::requested(found.arch, hardware);
         let name = request.name.as_ref().unwrap_or(&found.release);
         check_name(name)?;
         if self.target_file(name).exists() {
             let target = self.get(name)?;
             same(target.record(), &found.id, &hardware)?;
+            // Comparing may make its snapshots anew, which takes the lock.
+            drop(lock);
+            if let Some(board) = &board {
+                board.compare(&target)?;
+            }
             return Ok(Added { target, new: false });
         }
         let kernel = self.import(&found, request, progress)?;
+        if board.is_some() {
+            progress(&format!("like the board: {}", hardware.options()));
+        }
         let ready = Ready::make(self, &kernel, &hardware, progress, &lock)?;
         let record = Record {
             name: name.clone(),
@@ -67,9 +88,12 @@ impl Store {
             part: ready.part_id,
             layouts: ready.layouts.id.clone(),
         };
-        self.write(&record)?;
-        self.collect_garbage(&lock)?;
         let target = Target::new(self, record, kernel);
+        if let Some(board) = &board {
+            board.compare(&target)?;
+        }
+        self.write(target.record())?;
+        self.collect_garbage(&lock)?;
         Ok(Added { target, new: true })
     }
 

@@ -180,6 +180,11 @@ impl Target {
         self.ready(&mut |_| {})?.layouts.symbols(layout)
     }
 
+    /// The name of the kernel's symbol at an offset from `_text`.
+    pub(crate) fn symbol_at(&self, offset: u64) -> Result<Option<String>, TargetError> {
+        self.ready(&mut |_| {})?.layouts.symbol_at(offset)
+    }
+
     /// A verifier VM that goes on from a snapshot.
     pub fn restore(&self, layout: usize) -> Result<Machine, TargetError> {
         self.ready(&mut |_| {})?.layouts.restore(layout)
