@@ -122,6 +122,25 @@ impl<'a> SlotMap<'a> {
         self.kind
     }
 
+    /// Whether the kernel shows what it holds. Where pointers have 32 bits, kernels look for the slots of an array eight
+    /// bytes apart and not four (`array_map_lookup_elem`), so they show other slots than those that were asked for.
+    pub fn is_shown(self) -> bool {
+        usize::BITS == 64 || self.kind == SlotKind::HashOfMaps
+    }
+
+    /// Empties all slots of an array, and tells whether one held something: the kernel shows that much.
+    pub fn empty(self) -> io::Result<bool> {
+        let mut held = false;
+        for key in 0..self.max_entries {
+            match self.clear(key) {
+                Ok(()) => held = true,
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(held)
+    }
+
     /// All keys that hold something, and the ids of the programs or maps that they hold.
     pub fn contents(self) -> io::Result<Vec<(u32, u32)>> {
         let keys = match self.kind {

@@ -254,6 +254,20 @@ impl Opened {
             }
         }
         let slots = self.slots(&maps, &programs)?;
+        if exporter.is_some()
+            && let Some(map) = hidden_slots(&maps)?
+        {
+            return Ok(Err(Rejection {
+                stage: Stage::Export,
+                program: None,
+                errno: libc::EOPNOTSUPP,
+                verifier_log: String::new(),
+                libbpf_log: format!(
+                    "the array `{map}` holds programs or maps from the start, and kernels of 32 bits do not show \
+                     which: leave it empty in the object, and fill it on the device\n"
+                ),
+            }));
+        }
         if let Some(exporter) = exporter
             && let Err(mut rejection) = self.export(exporter, &maps, &mut programs, &slots)?
         {
@@ -301,7 +315,7 @@ impl Opened {
         Ok(maps)
     }
 
-    /// What prog arrays and maps of maps hold. Nothing ran yet, so it is what the object says.
+    /// What prog arrays and maps of maps hold, if it is shown. Nothing ran yet, so it is what the object says.
     fn slots(
         &self,
         maps: &[DescribedMap<'_>],
@@ -319,7 +333,7 @@ impl Opened {
         }
         let mut slots = Vec::new();
         for (at, map) in maps.iter().enumerate() {
-            let Some(slot_map) = map.slots()? else {
+            let Some(slot_map) = map.slots()?.filter(|map| map.is_shown()) else {
                 continue;
             };
             let contents = slot_map.contents().map_err(AgentError::system(action))?;
@@ -384,6 +398,20 @@ impl Opened {
         }
         Ok(Ok(()))
     }
+}
+
+/// A map whose slots hold what the kernel does not show. They are empty afterwards.
+fn hidden_slots<'a>(maps: &'a [DescribedMap<'_>]) -> Result<Option<&'a str>, AgentError> {
+    for map in maps {
+        if let Some(slots) = map.slots()?.filter(|slots| !slots.is_shown())
+            && slots
+                .empty()
+                .map_err(AgentError::system("empty the slots of a map"))?
+        {
+            return Ok(Some(&map.description.full_name));
+        }
+    }
+    Ok(None)
 }
 
 struct DescribedMap<'a> {
