@@ -36,7 +36,7 @@ impl Port {
                 .open(PORT_PATH)
             {
                 Ok(file) => return Ok(Self { file }),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => sleep(PAUSE),
+                Err(error) if is_not_yet(&error) => sleep(PAUSE),
                 Err(error) => return Err(AgentError::file("open", PORT_PATH)(error)),
             }
         }
@@ -79,6 +79,11 @@ impl Port {
             Ok(_) => Ok(fds[0].revents()),
         }
     }
+}
+
+/// The device's file appears a moment before the device answers.
+fn is_not_yet(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENXIO))
 }
 
 impl Read for Port {
