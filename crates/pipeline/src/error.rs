@@ -166,6 +166,9 @@ fn shorten(mut text: String) -> String {
     text
 }
 
+/// What kernels return that know an instruction, and have no machine code for it; user space has no name for it.
+const ENOTSUPP: i32 = 524;
+
 struct Verdict<'a>(&'a Rejection);
 
 impl fmt::Display for Verdict<'_> {
@@ -179,6 +182,13 @@ impl fmt::Display for Verdict<'_> {
         } = self.0;
         let error = io::Error::from_raw_os_error(errno.saturating_abs());
         match (stage, program) {
+            (Stage::Verify, Some(program)) if errno.saturating_abs() == ENOTSUPP => {
+                return write!(
+                    f,
+                    "the target's kernel does not take the program `{program}`: its JIT compiler does not compile it \
+                     (32-bit arm's knows neither atomics nor division of 64 bits), and the kernel does not interpret it"
+                );
+            }
             (Stage::Open, _) => writeln!(f, "libbpf cannot open the object: {error}")?,
             (Stage::Prepare, _) => writeln!(
                 f,

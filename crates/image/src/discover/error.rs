@@ -317,7 +317,7 @@ const REASONS: &[(u32, &str)] = &[
     ),
     (
         abi::OBSTACLE_INTERPRETED,
-        "the kernel did not compile it, so there is no native code; set net.core.bpf_jit_enable=1 in the verifier VM",
+        "the kernel's JIT compiler does not compile it, and the kernel would interpret it (32-bit arm's knows neither calls between functions nor, in some versions, atomics or division of 64 bits)",
     ),
     (
         abi::OBSTACLE_BLINDED,
