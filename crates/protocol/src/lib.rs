@@ -240,7 +240,7 @@ pub struct Statistics {
     pub peak_states: u32,
     /// The most states of one instruction.
     pub max_states_per_insn: u32,
-    /// The longest list of precision marks.
+    /// The longest walk to mark what is read.
     pub mark_read: u32,
     /// How long verification took, in microseconds. Differs from run to run.
     pub duration_us: u32,

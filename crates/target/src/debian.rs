@@ -225,6 +225,8 @@ impl Apt {
 
     fn command(&self, program: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(program);
+        // apt does not offer what lies in the folder that it is called from.
+        command.current_dir(&self.lists);
         command.args(&self.options).args(arguments);
         command
     }

@@ -4,7 +4,7 @@ use std::env;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::{self, Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -23,9 +23,11 @@ pub fn default_cache() -> Result<PathBuf, TargetError> {
             .filter(|value| !value.is_empty())
             .map(PathBuf::from)
     };
-    set(CACHE_VARIABLE)
+    let cache = set(CACHE_VARIABLE)
         .or_else(|| Some(set("HOME")?.join(".cache/preverify")))
-        .ok_or(TargetError::NoCache)
+        .ok_or(TargetError::NoCache)?;
+    // Programs that get paths in it run in other folders.
+    path::absolute(&cache).map_err(at("find", &cache))
 }
 
 /// Names of folders in the making start with this.
