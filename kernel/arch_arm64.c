@@ -264,7 +264,10 @@ static unsigned int pv_count_parts(u64 value, u16 part)
 	return count;
 }
 
-/* emit_a64_mov_i64(), for values that it needs all three moves for. */
+/*
+ * emit_a64_mov_i64(), always by three moves. Of some addresses it would say all by two, as of one
+ * in the linear map at a multiple of 64 KiB: there the lowest part is said once more.
+ */
 static bool pv_write_value(__le32 *insns, u64 value)
 {
 	bool inverse = pv_count_parts(value, U16_MAX) > pv_count_parts(value, 0);
@@ -288,7 +291,9 @@ static bool pv_write_value(__le32 *insns, u64 value)
 			return false;
 		pv_write_move(&insns[written++], PV_MOVK, part, shift);
 	}
-	return written == PV_MOVES;
+	while (written < PV_MOVES)
+		pv_write_move(&insns[written++], PV_MOVK, value, 0);
+	return true;
 }
 
 /* Code of tail calls is not patched on this architecture, so images describe none. */

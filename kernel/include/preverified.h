@@ -170,8 +170,8 @@
 
 /*
  * arm64: three instructions that set a register to a value, 12 bytes, as the kernel's
- * `emit_a64_mov_i64()` chooses them; in the image as for PV_FORM_A64_ADDR48. The value must be one for
- * which it chooses three.
+ * `emit_a64_mov_i64()` chooses them; in the image as for PV_FORM_A64_ADDR48. Where it would choose two, a third
+ * one sets the lowest 16 bits again. The value must not need four, and have more than 32 bits.
  */
 #define PV_FORM_A64_MOV64 8
 

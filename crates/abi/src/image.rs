@@ -198,8 +198,8 @@ pub const FORM_A64_CALL26: u16 = 6;
 /// is zero but for that. Bits 48 to 63 of the value must be ones.
 pub const FORM_A64_ADDR48: u16 = 7;
 /// arm64: three instructions that set a register to a value, 12 bytes, as the kernel's
-/// `emit_a64_mov_i64()` chooses them; in the image as for [`FORM_A64_ADDR48`]. The value must be one for
-/// which it chooses three.
+/// `emit_a64_mov_i64()` chooses them; in the image as for [`FORM_A64_ADDR48`]. Where it would choose two, a third
+/// one sets the lowest 16 bits again. The value must not need four, and have more than 32 bits.
 pub const FORM_A64_MOV64: u16 = 8;
 
 /// Nothing: S is zero, the addend is the address. Only relative fields need it (x86_64: a per-CPU
