@@ -153,8 +153,8 @@ fn each_cpu_is_the_same_machine_and_finds_its_own_data() {
     device.healthy_log().unwrap();
 }
 
-/// There are so many maps that some of them lie where code could say it by fewer instructions. A processor with large
-/// physical addresses is needed: for others, the kernel puts its memory at addresses that are all alike.
+/// There are so many maps that some of them lie where fewer instructions could say it. On small processors none does:
+/// with fewer bits of a physical address, the kernel has room to put its memory at random addresses.
 #[test]
 fn maps_may_lie_anywhere() {
     let lab = &FOR_LARGE.lab;
