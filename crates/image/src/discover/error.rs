@@ -317,7 +317,7 @@ const REASONS: &[(u32, &str)] = &[
     ),
     (
         abi::OBSTACLE_INTERPRETED,
-        "the kernel's JIT compiler does not compile it, and the kernel would interpret it (32-bit arm's knows neither calls between functions nor, in some versions, atomics or division of 64 bits)",
+        "the JIT compiler does not compile it, and the kernel would interpret it (on 32-bit arm, that is so for calls between functions and, in some versions, for atomics and division of 64 bits)",
     ),
     (
         abi::OBSTACLE_BLINDED,
