@@ -33,6 +33,9 @@ impl fmt::Display for Images {
     }
 }
 
+/// What reasons start with why the stock kernel goes no further with an object.
+pub const BY_STOCK: &str = "stock: ";
+
 /// A program, and what is to be said of it.
 pub type Remark = (String, String);
 
@@ -103,6 +106,12 @@ impl Row {
     /// It goes no further.
     pub fn stopped(&mut self, reason: String) {
         self.stopped = Some(reason);
+    }
+
+    /// It went no further because the stock kernel did not, without us.
+    pub fn stopped_by_stock(&self) -> bool {
+        let reason = self.stopped.as_deref();
+        reason.is_some_and(|reason| reason.starts_with(BY_STOCK))
     }
 
     /// Built, proved, the same twice, loaded, and nothing that it does is different.
