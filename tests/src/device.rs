@@ -255,6 +255,18 @@ pub fn pinned(path: &str) -> ProgramRef {
     ProgramRef::Pinned(path.to_owned())
 }
 
+/// Has a pinned program run on a packet, so many times.
+pub fn on_packet(path: &str, packet: &[u8], repeat: u32) -> TestRunRequest {
+    TestRunRequest {
+        program: pinned(path),
+        data_in: Some(packet.to_vec()),
+        context_in: None,
+        repeat,
+        flags: 0,
+        data_out_size: u32::try_from(packet.len()).unwrap_or(u32::MAX),
+    }
+}
+
 fn unexpected(expected: &'static str, found: &Reply) -> DeviceError {
     let found = format!("{found:?}").chars().take(80).collect();
     VmError::Answer { expected, found }.into()

@@ -79,19 +79,10 @@ impl Lab {
         Self::with(target, signer()?, &binaries, &mut |_| {})
     }
 
-    /// The same for a kernel on another processor than targets have if nothing is said. arm64: `el2` says whether it
-    /// starts at exception level 2.
+    /// The same for [`target_on`] another processor.
     pub fn of_processor(source: &str, cpu: &str, el2: bool) -> Result<Self, LabError> {
         let binaries = built(BINARIES_VARIABLE)?;
-        let level = if el2 { "-el2" } else { "" };
-        let name = format!("{}-{cpu}{level}", target_name(source));
-        let hardware = HardwareRequest {
-            cpu: Some(cpu.to_owned()),
-            el2: Some(el2),
-            ..HardwareRequest::default()
-        };
-        let store = Store::open(&default_cache()?)?;
-        let target = find_or_add(&store, source, name, hardware, &mut |_| {})?;
+        let target = target_on(source, cpu, el2, &mut |_| {})?;
         Ok(Self::on(target, signer()?, &binaries))
     }
 
@@ -102,9 +93,7 @@ impl Lab {
         binaries: &Path,
         progress: &mut Progress<'_>,
     ) -> Result<Self, LabError> {
-        let store = Store::open(&default_cache()?)?;
-        let usual = HardwareRequest::default();
-        let target = find_or_add(&store, target, target_name(target), usual, progress)?;
+        let target = self::target(target, progress)?;
         Ok(Self::on(target, signer, binaries))
     }
 
@@ -213,16 +202,41 @@ fn built(variable: &'static str) -> Result<PathBuf, LabError> {
         .ok_or(LabError::NotBuilt(variable))
 }
 
-/// Takes a target that is there as it is: apt is not asked whether there is a newer kernel.
+/// A target, which is added to the cache if it is not there. One that is there is taken as it is: apt is not asked
+/// whether there is a newer kernel.
+pub fn target(source: &str, progress: &mut Progress<'_>) -> Result<Target, TargetError> {
+    let usual = HardwareRequest::default();
+    find_or_add(source, target_name(source), usual, progress)
+}
+
+/// The same on another processor than targets have if nothing is said. arm64: `el2` says whether the kernel starts at
+/// exception level 2.
+pub fn target_on(
+    source: &str,
+    cpu: &str,
+    el2: bool,
+    progress: &mut Progress<'_>,
+) -> Result<Target, TargetError> {
+    let level = if el2 { "-el2" } else { "" };
+    let name = format!("{}-{cpu}{level}", target_name(source));
+    let hardware = HardwareRequest {
+        cpu: Some(cpu.to_owned()),
+        el2: Some(el2),
+        ..HardwareRequest::default()
+    };
+    find_or_add(source, name, hardware, progress)
+}
+
 fn find_or_add(
-    store: &Store,
     source: &str,
     name: String,
     hardware: HardwareRequest,
     progress: &mut Progress<'_>,
 ) -> Result<Target, TargetError> {
-    if let Ok(target) = store.get(&name) {
-        return Ok(target);
+    let store = Store::open(&default_cache()?)?;
+    match store.get(&name) {
+        Err(TargetError::Unknown { .. }) => {}
+        found => return found,
     }
     let mut request = AddRequest::debian(source.parse()?, Some(name));
     request.hardware = hardware;

@@ -10,8 +10,11 @@ mod dump;
 mod lab;
 mod subject;
 
-pub use device::{BUSYBOX, Device, DeviceError, LOADER, PROBE, pinned};
+pub use device::{BUSYBOX, Device, DeviceError, LOADER, PROBE, on_packet, pinned};
 pub use dump::{Entry, Event, events, number};
-pub use lab::{BINARIES_VARIABLE, Lab, LabError, OBJECTS_VARIABLE, TARGET, file, object, signer};
+pub use lab::{
+    BINARIES_VARIABLE, Lab, LabError, OBJECTS_VARIABLE, TARGET, file, object, signer, target,
+    target_on,
+};
 pub use preverify_target::AGENT_VARIABLE;
 pub use subject::{Subject, assert_reason, assert_refused, image, is_refused, refusal};

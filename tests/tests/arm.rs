@@ -2,12 +2,12 @@
 //! The whole way on emulated boards of 32-bit arm: bytecode alone, since that is what there is. What the kernel's JIT
 //! compiler there does not know is refused when a bundle is built; and BTF that the kernel lacks can be given.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
-use std::{env, fs};
 
-use preverify_lab::{BINARIES_VARIABLE, Device, LOADER, Lab, number, pinned, signer};
+use preverify_lab::{Device, LOADER, Lab, number, on_packet};
 use preverify_pipeline::{Object, Verifier};
 use preverify_protocol::TestRunRequest;
 use preverify_target::{AddRequest, DeviceOptions, Store, default_cache};
@@ -87,7 +87,7 @@ fn btf_is_given_to_a_kernel_without() {
     assert!(error.contains("failed to find valid kernel BTF"), "{error}");
 
     let folder = tempfile::tempdir().unwrap();
-    let lab = with_btf(&lab, folder.path());
+    let lab = with_btf(lab, folder.path());
     let bundle = lab.bundle(&lab.verify(&object).unwrap()).unwrap();
     let mut device = lab.boot(DeviceOptions::default()).unwrap();
     device.put(BUNDLE, 0o644, bundle.to_bytes()).unwrap();
@@ -96,7 +96,6 @@ fn btf_is_given_to_a_kernel_without() {
         .unwrap();
     let request = TestRunRequest {
         data_in: None,
-        data_out_size: 0,
         ..request("finds_itself", &[])
     };
     let reply = device.test_run(request).unwrap();
@@ -171,14 +170,7 @@ fn run(device: &mut Device, program: &str, packet: &[u8]) -> u32 {
 }
 
 fn request(program: &str, packet: &[u8]) -> TestRunRequest {
-    TestRunRequest {
-        program: pinned(&format!("{PINS}/{program}")),
-        data_in: Some(packet.to_vec()),
-        context_in: None,
-        repeat: 1,
-        flags: 0,
-        data_out_size: 64,
-    }
+    on_packet(&format!("{PINS}/{program}"), packet, 1)
 }
 
 fn map(name: &str) -> String {
@@ -190,10 +182,10 @@ fn numbers(device: &mut Device, name: &str) -> Vec<u64> {
 }
 
 /// The same kernel with BTF of its types.
-fn with_btf(lab: &Lab, folder: &Path) -> Lab {
+fn with_btf(mut lab: Lab, folder: &Path) -> Lab {
     const NAME: &str = "debian-6.1-armmp-btf";
     let store = Store::open(&default_cache().unwrap()).unwrap();
-    let target = store.get(NAME).unwrap_or_else(|_| {
+    lab.target = store.get(NAME).unwrap_or_else(|_| {
         let release = &lab.target.facts().release;
         let kernel = format!("debian:{release}").parse().unwrap();
         let request = AddRequest {
@@ -202,8 +194,7 @@ fn with_btf(lab: &Lab, folder: &Path) -> Lab {
         };
         store.add(&request, &mut |_| {}).unwrap().target
     });
-    let binaries = PathBuf::from(env::var_os(BINARIES_VARIABLE).unwrap());
-    Lab::on(target, signer().unwrap(), &binaries)
+    lab
 }
 
 /// BTF of what a kernel's headers say, as the compiler of its modules sees it.

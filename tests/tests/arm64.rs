@@ -7,9 +7,10 @@ use std::sync::LazyLock;
 
 use preverify_abi::image::IMAGE_NATIVE;
 use preverify_bundle::Bundle;
-use preverify_lab::{BUSYBOX, Device, LOADER, Lab, Subject, assert_reason, number, object, pinned};
+use preverify_lab::{
+    BUSYBOX, Device, LOADER, Lab, Subject, assert_reason, number, object, on_packet,
+};
 use preverify_probe::Case;
-use preverify_protocol::TestRunRequest;
 use preverify_target::DeviceOptions;
 
 const TARGET: &str = "debian:6.12-cloud-arm64";
@@ -361,14 +362,8 @@ fn run(device: &mut Device, program: &str) -> u32 {
 }
 
 fn run_in(device: &mut Device, folder: &str, program: &str) -> u32 {
-    let request = TestRunRequest {
-        program: pinned(&format!("{folder}/{program}")),
-        data_in: Some(vec![0; 64]),
-        context_in: None,
-        repeat: u32::try_from(RUNS).unwrap(),
-        flags: 0,
-        data_out_size: 64,
-    };
+    let times = u32::try_from(RUNS).unwrap();
+    let request = on_packet(&format!("{folder}/{program}"), &[0; 64], times);
     let reply = device.test_run(request).unwrap();
     assert_eq!(reply.errno, 0, "{program}");
     reply.return_value

@@ -3,8 +3,7 @@
 
 use std::path::Path;
 
-use preverify_lab::{Device, LOADER, Lab, pinned};
-use preverify_protocol::TestRunRequest;
+use preverify_lab::{Device, LOADER, Lab, on_packet};
 use preverify_target::{
     AddRequest, Added, DeviceOptions, HardwareRequest, Store, TargetError, default_cache,
     fingerprint_words,
@@ -125,14 +124,7 @@ fn run_machine_code(device: &mut Device, bundle: Vec<u8>) {
     device
         .run(&[LOADER, "load", BUNDLE, "--image", "native", "--pin", PINS])
         .unwrap();
-    let request = TestRunRequest {
-        program: pinned(&format!("{PINS}/on_packet")),
-        data_in: Some(vec![0; 64]),
-        context_in: None,
-        repeat: 100,
-        flags: 0,
-        data_out_size: 64,
-    };
+    let request = on_packet(&format!("{PINS}/on_packet"), &[0; 64], 100);
     let reply = device.test_run(request).unwrap();
     assert_eq!((reply.errno, reply.return_value), (0, XDP_PASS));
     device.run(&[LOADER, "unload", PINS]).unwrap();

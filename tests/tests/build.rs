@@ -3,24 +3,13 @@
 
 use std::time::Duration;
 
-use preverify_lab::{LOADER, Lab, object, pinned};
+use preverify_lab::{LOADER, Lab, object, on_packet};
 use preverify_pipeline::{BuildError, Verifier};
-use preverify_protocol::{GlobalValue, TestRunRequest};
+use preverify_protocol::GlobalValue;
 use preverify_target::DeviceOptions;
 
 const XDP_PASS: u32 = 2;
 const LIMIT: Duration = Duration::from_secs(60);
-
-fn run_on_packet(path: &str) -> TestRunRequest {
-    TestRunRequest {
-        program: pinned(path),
-        data_in: Some(vec![0; 64]),
-        context_in: None,
-        repeat: 1,
-        flags: 0,
-        data_out_size: 64,
-    }
-}
 
 #[test]
 fn a_rejection_says_where_and_why() {
@@ -80,7 +69,7 @@ fn inputs_decide_what_is_built() {
     device
         .run(&[LOADER, "load", "/tmp/b.pvb", "--pin", pins])
         .unwrap();
-    let run = run_on_packet(&format!("{pins}/returns_what_is_wanted"));
+    let run = on_packet(&format!("{pins}/returns_what_is_wanted"), &[0; 64], 1);
     assert_eq!(device.test_run(run).unwrap().return_value, 75);
     device.healthy_log().unwrap();
 
@@ -117,7 +106,7 @@ fn linux_6_1_goes_the_whole_way() {
         .run(&[LOADER, "load", "/tmp/b.pvb", "--pin", pins])
         .unwrap();
     let reply = device
-        .test_run(run_on_packet(&format!("{pins}/on_packet")))
+        .test_run(on_packet(&format!("{pins}/on_packet"), &[0; 64], 1))
         .unwrap();
     assert_eq!((reply.errno, reply.return_value), (0, XDP_PASS));
     device.run(&[LOADER, "unload", pins]).unwrap();

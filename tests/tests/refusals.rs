@@ -9,7 +9,7 @@ use preverify_abi::image::{IMAGE_NATIVE, ImageHeader};
 use preverify_bundle::{Algorithm, Bundle, Signer};
 use preverify_lab::{
     BUSYBOX, Device, LOADER, Lab, PROBE, Subject, assert_reason, assert_refused, image, is_refused,
-    object, refusal,
+    object, on_packet, refusal,
 };
 use preverify_pipeline::Object;
 use preverify_probe::{Answer, Case, Map, Refusal};
@@ -475,16 +475,8 @@ fn programs_outlive_the_module() {
         .run(&[LOADER, "load", "/tmp/bundle.pvb", "--pin", pins])
         .unwrap();
     device.run(&[BUSYBOX, "rmmod", "bpf_preverified"]).unwrap();
-    let run = |device: &mut Device| {
-        device.test_run(preverify_protocol::TestRunRequest {
-            program: preverify_lab::pinned(&format!("{pins}/on_packet")),
-            data_in: Some(vec![0; 64]),
-            context_in: None,
-            repeat: 1,
-            flags: 0,
-            data_out_size: 64,
-        })
-    };
+    let run =
+        |device: &mut Device| device.test_run(on_packet(&format!("{pins}/on_packet"), &[0; 64], 1));
     for _ in 0..100 {
         let reply = run(&mut device).unwrap();
         const XDP_PASS: u32 = 2;

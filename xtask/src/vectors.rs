@@ -15,7 +15,7 @@ use preverify_image::symbols::KernelSymbols;
 use preverify_image::{Capture, discover, discover_bytecode};
 use preverify_pipeline::Object;
 use preverify_protocol::{Inputs, LoadReply, LoadRequest, Reply, Request};
-use preverify_target::{AddRequest, HardwareRequest, Store, Target, TargetError, default_cache};
+use preverify_target::{Target, TargetError};
 
 use crate::arch::Arch;
 use crate::paths::workspace;
@@ -54,34 +54,26 @@ struct Machine {
     /// The folder of its vectors.
     folder: &'static str,
     arch: Arch,
-    /// What the target is called: as for all other tests.
-    target: &'static str,
-    cpu: Option<&'static str>,
-    el2: Option<bool>,
+    /// Another processor than targets have if nothing is said, and whether the kernel starts at exception level 2.
+    processor: Option<(&'static str, bool)>,
 }
 
 const MACHINES: [Machine; 3] = [
     Machine {
         folder: "arm64",
         arch: Arch::Arm64,
-        target: "debian-6.12-cloud-arm64",
-        cpu: None,
-        el2: None,
+        processor: None,
     },
     // A large server's processor: it has atomic instructions, and the kernel runs as hypervisor.
     Machine {
         folder: "arm64-neoverse-n1-el2",
         arch: Arch::Arm64,
-        target: "debian-6.12-cloud-arm64-neoverse-n1-el2",
-        cpu: Some("neoverse-n1"),
-        el2: Some(true),
+        processor: Some(("neoverse-n1", true)),
     },
     Machine {
         folder: "x86_64",
         arch: Arch::X86_64,
-        target: "debian-6.12-cloud-amd64",
-        cpu: None,
-        el2: None,
+        processor: None,
     },
 ];
 
@@ -125,23 +117,14 @@ fn make(machine: &Machine, folder: &Path) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Takes a target that is there as it is.
-fn target(machine: &Machine) -> Result<Target, Box<dyn Error>> {
-    let store = Store::open(&default_cache()?)?;
-    match store.get(machine.target) {
-        Err(TargetError::Unknown { .. }) => {}
-        found => return Ok(found?),
+/// The target that all other tests have, too; one that is there stays as it is.
+fn target(machine: &Machine) -> Result<Target, TargetError> {
+    let source = machine.arch.target();
+    let mut progress = |stage: &str| println!("{stage}");
+    match machine.processor {
+        None => preverify_lab::target(source, &mut progress),
+        Some((cpu, el2)) => preverify_lab::target_on(source, cpu, el2, &mut progress),
     }
-    let request = AddRequest {
-        hardware: HardwareRequest {
-            cpu: machine.cpu.map(str::to_owned),
-            el2: machine.el2,
-            ..HardwareRequest::default()
-        },
-        ..AddRequest::debian(machine.arch.target().parse()?, Some(machine.target.into()))
-    };
-    let added = store.add(&request, &mut |stage| println!("{stage}"))?;
-    Ok(added.target)
 }
 
 /// Has the programs verified in one boot.

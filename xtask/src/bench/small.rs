@@ -6,9 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use preverify_bench::{Image, Loads, Measurement};
-use preverify_lab::{Device, DeviceError, LOADER, Lab, file, pinned};
+use preverify_lab::{Device, DeviceError, LOADER, Lab, file, on_packet};
 use preverify_pipeline::{Object, Verifier};
-use preverify_protocol::TestRunRequest;
 use preverify_target::{Contents, DeviceOptions, GuestFile};
 
 use super::{BENCH, middle, results, selftest, write};
@@ -131,14 +130,8 @@ fn stock(lab: &Lab, subject: &Subject, files: &[GuestFile]) -> Result<Stock, Box
 fn run_on_packets(device: &mut Device, subject: &Subject) -> Result<u32, Box<dyn Error>> {
     const PINS: &str = "/sys/fs/bpf/small";
     device.run(&[LOADER, "load", &subject.on_device("pvb"), "--pin", PINS])?;
-    let reply = device.test_run(TestRunRequest {
-        program: pinned(&format!("{PINS}/{}", subject.program)),
-        data_in: Some(vec![0; 64]),
-        context_in: None,
-        repeat: PACKETS,
-        flags: 0,
-        data_out_size: 64,
-    })?;
+    let path = format!("{PINS}/{}", subject.program);
+    let reply = device.test_run(on_packet(&path, &[0; 64], PACKETS))?;
     if (reply.errno, reply.return_value) != (0, XDP_PASS) {
         return Err(format!("{} does not pass packets: {reply:?}", subject.name).into());
     }

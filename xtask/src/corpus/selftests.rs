@@ -17,7 +17,7 @@ use super::{
 };
 use crate::arch::Arch;
 use crate::bpf::{self, CompileError, Compiler};
-use crate::run::{RunError, run_command};
+use crate::run::{RunError, output, run_command};
 
 const SOURCE_PACKAGE: &str = "linux-source-6.12";
 
@@ -268,20 +268,7 @@ impl Linux {
             .args(["btf", "dump", "file"])
             .arg(&btf)
             .args(["format", "c"]);
-        let output = bpftool.stderr(Stdio::inherit()).output();
-        let command = "bpftool btf dump".to_owned();
-        let output = output.map_err(|cause| RunError::Start {
-            command: command.clone(),
-            cause,
-        })?;
-        if !output.status.success() {
-            return Err(RunError::Failed {
-                command,
-                status: output.status,
-            }
-            .into());
-        }
-        write(&header, &output.stdout)
+        write(&header, output(&mut bpftool)?.as_bytes())
     }
 
     fn compiler(&self, arch: Arch) -> Compiler {
