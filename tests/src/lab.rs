@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use preverify_abi::kinds::Architecture;
 use preverify_bundle::{Algorithm, Bundle, Signer, SignerError};
-use preverify_pipeline::{BuildError, Object, Verified, Verifier};
+use preverify_pipeline::{BuildError, Limits, Object, Verified, Verifier};
 use preverify_target::debian::{self, Apt, DebianError};
 use preverify_target::{
     AddRequest, Contents, DeviceOptions, GuestFile, HardwareRequest, Progress, Store, Target,
@@ -122,7 +122,8 @@ impl Lab {
 
     /// Verifies an object; a verifier that serves several objects is faster.
     pub fn verify(&self, object: &Object) -> Result<Verified, LabError> {
-        Ok(Verifier::start(&self.target)?.verify(object, TIME_LIMIT, &mut |_| {})?)
+        let limits = Limits::of_time(TIME_LIMIT);
+        Ok(Verifier::start(&self.target, limits)?.verify(object, &mut |_| {})?)
     }
 
     /// The signed bundle of an object that was verified.

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use preverify_lab::{Device, LOADER, Lab, number, on_packet};
-use preverify_pipeline::{Object, Verifier};
+use preverify_pipeline::{Limits, Object, Verifier};
 use preverify_protocol::TestRunRequest;
 use preverify_target::{AddRequest, DeviceOptions, Store, default_cache};
 
@@ -25,9 +25,9 @@ const NOT_COMPILED: [&str; 3] = ["calls_function", "adds_atomically", "divides_w
 #[test]
 fn what_is_not_carried_is_named() {
     let lab = Lab::of(TARGET).unwrap();
-    let mut verifier = Verifier::start(&lab.target).unwrap();
+    let mut verifier = Verifier::start(&lab.target, Limits::of_time(LIMIT)).unwrap();
     let mut refuse = |object: &Object, words: &[&str]| {
-        let refused = verifier.verify(object, LIMIT, &mut |_| {});
+        let refused = verifier.verify(object, &mut |_| {});
         let error = refused.unwrap_err().to_string();
         for words in words {
             assert!(error.contains(words), "no {words:?} in {error}");

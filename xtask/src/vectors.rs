@@ -14,7 +14,7 @@ use preverify_image::image::Symbol;
 use preverify_image::symbols::KernelSymbols;
 use preverify_image::{Capture, discover, discover_bytecode};
 use preverify_pipeline::Object;
-use preverify_protocol::{Inputs, LoadReply, LoadRequest, Reply, Request};
+use preverify_protocol::{Inputs, LoadReply, LoadRequest, Reply, Request, WantedLimits};
 use preverify_target::{Target, TargetError};
 
 use crate::arch::Arch;
@@ -140,6 +140,7 @@ fn exports(target: &Target, boot: usize, compiled: &Path) -> Result<Exports, Box
             export: true,
             // So that maps lie elsewhere in each boot, even where the kernel puts them at the same places.
             doubles: u32::try_from(boot)?,
+            limits: WantedLimits::default(),
             time_limit: u32::try_from(TIME_LIMIT.as_secs())?,
         });
         let loaded = match machine.request(&request, TIME_LIMIT + ANSWER_MARGIN)? {

@@ -55,17 +55,23 @@ impl Steps<'_> {
     /// Starts a step.
     pub fn start(&mut self, name: &'static str) {
         let bar = self.progress.bars.add(ProgressBar::new_spinner());
-        let style = ProgressStyle::with_template("{prefix}{msg:10} {elapsed:>7}  {spinner}")
+        let style = ProgressStyle::with_template("{prefix} {elapsed:>7}  {spinner}  {msg}")
             .expect("a constant template");
         bar.set_style(style);
-        bar.set_prefix(self.label.clone());
-        bar.set_message(name);
+        bar.set_prefix(format!("{}{name:10}", self.label));
         bar.enable_steady_tick(Duration::from_millis(100));
         self.running = Some(Running {
             name,
             start: Instant::now(),
             bar,
         });
+    }
+
+    /// How far the running step is.
+    pub fn note(&self, note: &str) {
+        if let Some(running) = &self.running {
+            running.bar.set_message(note.to_owned());
+        }
     }
 
     /// The running step is done; `result` says what came out of it.

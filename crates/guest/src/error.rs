@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::io;
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use preverify_protocol::Reply;
 use preverify_protocol::frame::FrameError;
+use preverify_protocol::{Limits, Reply};
 
 use crate::export::ExportError;
 
@@ -124,6 +125,9 @@ pub enum AgentError {
         /// The limit.
         limit: u32,
     },
+    /// The kernel has its limits built in, and others are wanted.
+    #[error("the kernel's limits are {0:?} and cannot be changed")]
+    FixedLimits(Limits),
     /// Programs cannot be exported.
     #[error(transparent)]
     Export(#[from] ExportError),
@@ -157,12 +161,17 @@ impl AgentError {
             Self::NoModule { .. } | Self::NoObject { .. } | Self::NoProgram { .. } => libc::ENOENT,
             Self::EmptyCommand | Self::TooMuchOutput { .. } => libc::EINVAL,
             Self::TimedOut { .. } => libc::ETIMEDOUT,
+            // Nobody kills a process here that is not past its time, but a kernel that is out of memory.
+            Self::HolderEnded { status, .. } if status.signal() == Some(libc::SIGKILL) => {
+                libc::ENOMEM
+            }
             Self::Relayed { errno, .. } => *errno,
             Self::Export(error) => error.errno(),
             Self::HolderEnded { .. }
             | Self::Holder { .. }
             | Self::UnexpectedAnswer { .. }
             | Self::NoStatistics { .. }
+            | Self::FixedLimits(_)
             | Self::ForeignSlot { .. } => 0,
         }
     }
@@ -177,6 +186,9 @@ fn last_words(messages: &str) -> String {
 
 impl From<AgentError> for Reply {
     fn from(error: AgentError) -> Self {
+        if let AgentError::FixedLimits(own) = error {
+            return Self::FixedLimits(own);
+        }
         failed(&error, error.errno())
     }
 }

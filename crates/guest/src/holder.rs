@@ -16,7 +16,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use preverify_protocol::frame::{self, FrameError};
-use preverify_protocol::{LoadReply, LoadRequest, Rejection, TestRunReply, TestRunRequest};
+use preverify_protocol::{Limits, LoadReply, LoadRequest, Rejection, TestRunReply, TestRunRequest};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::Errno;
@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::AgentError;
 use crate::libbpf::{Object, Program};
+use crate::limits::{KernelLimits, processed};
 use crate::load::{Messages, load};
 use crate::test_run::test_run;
 
@@ -40,18 +41,22 @@ const END_LIMIT: Duration = Duration::from_secs(30);
 /// How much of libbpf's messages is told of a process that ended by itself.
 const LAST_WORDS: u64 = 4096;
 
-/// How long something may take, and until when that is.
-#[derive(Clone, Copy)]
-struct TimeLimit {
+/// How often it is told how far a load is.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How long something may take, until when that is, and what is done meanwhile.
+struct Patience<'a> {
     limit: Duration,
     deadline: Instant,
+    tick: &'a mut dyn FnMut(),
 }
 
-impl TimeLimit {
-    fn from_now(limit: Duration) -> Self {
+impl<'a> Patience<'a> {
+    fn from_now(limit: Duration, tick: &'a mut dyn FnMut()) -> Self {
         Self {
             limit,
             deadline: Instant::now() + limit,
+            tick,
         }
     }
 }
@@ -62,6 +67,8 @@ enum Order {
     Load {
         handle: u32,
         request: LoadRequest,
+        /// Those that count.
+        limits: Limits,
     },
     TestRun {
         function: String,
@@ -83,20 +90,47 @@ enum Answer {
 }
 
 /// All holders.
-#[derive(Default)]
 pub struct Holders {
     holders: BTreeMap<u32, Holder>,
     last_handle: u32,
+    limits: KernelLimits,
 }
 
 impl Holders {
-    /// Loads an object in a new process, which stays if it is accepted.
-    pub fn load(&mut self, request: LoadRequest) -> Result<LoadReply, AgentError> {
-        let limit = TimeLimit::from_now(Duration::from_secs(request.time_limit.into()));
+    /// None.
+    pub fn new() -> Result<Self, AgentError> {
+        Ok(Self {
+            holders: BTreeMap::new(),
+            last_handle: 0,
+            limits: KernelLimits::read()?,
+        })
+    }
+
+    /// Loads an object in a new process, which stays if it is accepted. `tell` is told now and then how many
+    /// instructions the verifier has processed.
+    pub fn load(
+        &mut self,
+        request: LoadRequest,
+        tell: &mut dyn FnMut(u64),
+    ) -> Result<LoadReply, AgentError> {
+        let limits = self.limits.set(request.limits)?;
+        let before = processed();
+        let mut tick = || {
+            if let (Some(before), Some(now)) = (before, processed()) {
+                tell(now.saturating_sub(before));
+            }
+        };
+        let limit = Duration::from_secs(request.time_limit.into());
+        let patience = Patience::from_now(limit, &mut tick);
         self.last_handle += 1;
         let handle = self.last_handle;
         let mut holder = Holder::start()?;
-        let reply = holder.load(&Order::Load { handle, request }, limit);
+        let order = Order::Load {
+            handle,
+            request,
+            limits,
+        };
+        let reply = holder.load(&order, patience);
         match reply {
             Ok(LoadReply::Accepted(_)) => {
                 self.holders.insert(handle, holder);
@@ -177,13 +211,13 @@ impl Holder {
         })
     }
 
-    fn load(&mut self, order: &Order, limit: TimeLimit) -> Result<LoadReply, AgentError> {
+    fn load(&mut self, order: &Order, mut patience: Patience<'_>) -> Result<LoadReply, AgentError> {
         let during = "the load";
         let mut so_far = None;
-        let mut answer = self.ask(order, during, Some(limit));
+        let mut answer = self.ask(order, during, Some(&mut patience));
         if let Ok(Answer::RejectedSoFar(rejection)) = answer {
             so_far = Some(rejection);
-            answer = self.answer(during, Some(limit));
+            answer = self.answer(during, Some(&mut patience));
         }
         match (answer, so_far) {
             (Ok(Answer::Load(reply)), _) => Ok(reply),
@@ -206,10 +240,10 @@ impl Holder {
         &mut self,
         order: &Order,
         during: &'static str,
-        limit: Option<TimeLimit>,
+        patience: Option<&mut Patience<'_>>,
     ) -> Result<Answer, AgentError> {
         match frame::send(&mut self.connection, order) {
-            Ok(()) => self.answer(during, limit),
+            Ok(()) => self.answer(during, patience),
             Err(error) => Err(self.failed(during, error)),
         }
     }
@@ -217,9 +251,9 @@ impl Holder {
     fn answer(
         &mut self,
         during: &'static str,
-        limit: Option<TimeLimit>,
+        patience: Option<&mut Patience<'_>>,
     ) -> Result<Answer, AgentError> {
-        self.wait_for_answer(during, limit)?;
+        self.wait_for_answer(during, patience)?;
         // What has begun to come comes to its end, or the process does.
         frame::receive(&mut self.connection).map_err(|error| self.failed(during, error))
     }
@@ -227,24 +261,31 @@ impl Holder {
     fn wait_for_answer(
         &self,
         during: &'static str,
-        limit: Option<TimeLimit>,
+        mut patience: Option<&mut Patience<'_>>,
     ) -> Result<(), AgentError> {
         loop {
-            let left = limit.map(|limit| {
-                let left = limit.deadline.saturating_duration_since(Instant::now());
+            let pause = patience.as_ref().map(|patience| {
+                let left = patience.deadline.saturating_duration_since(Instant::now());
+                let pause = left.min(TICK);
                 Timespec {
-                    tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-                    tv_nsec: left.subsec_nanos().into(),
+                    tv_sec: pause.as_secs().cast_signed(),
+                    tv_nsec: pause.subsec_nanos().into(),
                 }
             });
             let mut fds = [PollFd::new(&self.connection, PollFlags::IN)];
-            match (poll(&mut fds, left.as_ref()), limit) {
-                (Ok(0), Some(TimeLimit { limit, .. })) => {
-                    return Err(AgentError::TimedOut { during, limit });
+            match poll(&mut fds, pause.as_ref()) {
+                Ok(0) | Err(Errno::INTR) => {}
+                Ok(_) => return Ok(()),
+                Err(errno) => return Err(AgentError::system("wait for an answer")(errno)),
+            }
+            if let Some(patience) = &mut patience {
+                (patience.tick)();
+                if Instant::now() >= patience.deadline {
+                    return Err(AgentError::TimedOut {
+                        during,
+                        limit: patience.limit,
+                    });
                 }
-                (Ok(0), None) | (Err(Errno::INTR), _) => {}
-                (Ok(_), _) => return Ok(()),
-                (Err(errno), _) => return Err(AgentError::system("wait for an answer")(errno)),
             }
         }
     }
@@ -349,12 +390,17 @@ pub fn hold() -> Result<(), AgentError> {
             order => order.map_err(connection_failed)?,
         };
         let answer = match order {
-            Order::Load { handle, request } => {
+            Order::Load {
+                handle,
+                request,
+                limits,
+            } => {
                 let mut rejected = |rejection: &Rejection| {
                     let answer = Answer::RejectedSoFar(rejection.clone());
                     frame::send(&mut connection, &answer).map_err(connection_failed)
                 };
-                load(&request, handle, &mut messages, &mut rejected).map(|(reply, loaded)| {
+                let loaded = load(&request, handle, limits, &mut messages, &mut rejected);
+                loaded.map(|(reply, loaded)| {
                     object = loaded;
                     Answer::Load(reply)
                 })

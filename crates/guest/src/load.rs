@@ -11,8 +11,8 @@ use std::path::Path;
 
 use libbpf_sys as sys;
 use preverify_protocol::{
-    LoadReply, LoadRequest, Loaded, LoadedMap, LoadedProgram, LoadedSlot, Rejection, SlotContent,
-    Stage,
+    Limits, LoadReply, LoadRequest, Loaded, LoadedMap, LoadedProgram, LoadedSlot, Rejection,
+    SlotContent, Stage,
 };
 
 use crate::descriptors::{
@@ -60,6 +60,7 @@ fn given_btf() -> Option<&'static CStr> {
 pub fn load(
     request: &LoadRequest,
     handle: u32,
+    limits: Limits,
     messages: &mut Messages,
     rejected: &mut dyn FnMut(&Rejection) -> Result<(), AgentError>,
 ) -> Result<(LoadReply, Option<Object>), AgentError> {
@@ -74,7 +75,7 @@ pub fn load(
         false => None,
     };
     match attempt(request, messages, STATISTICS_LOG_SIZE, |_| LOG_STATISTICS)? {
-        Ok(opened) => match opened.describe(handle, exporter.as_ref(), messages)? {
+        Ok(opened) => match opened.describe(handle, limits, exporter.as_ref(), messages)? {
             Ok(loaded) => Ok((LoadReply::Accepted(Box::new(loaded)), Some(opened.object))),
             Err(rejection) => Ok((LoadReply::Rejected(rejection), None)),
         },
@@ -242,6 +243,7 @@ impl Opened {
     fn describe(
         &self,
         handle: u32,
+        limits: Limits,
         exporter: Option<&Exporter>,
         messages: &mut Messages,
     ) -> Result<Result<Loaded, Rejection>, AgentError> {
@@ -279,6 +281,7 @@ impl Opened {
             handle,
             programs: programs.into_iter().map(|(_, program)| program).collect(),
             slots,
+            limits,
             btf: btf.map_err(AgentError::system("read the object's BTF"))?,
             warnings: messages.take()?,
             maps: maps.into_iter().map(|map| map.description).collect(),

@@ -19,6 +19,7 @@ mod holder;
 mod inputs;
 mod layout;
 mod libbpf;
+mod limits;
 mod load;
 mod machine;
 mod modules;

@@ -29,14 +29,14 @@ const TICK: Timespec = Timespec {
 /// Opens the port and answers what comes.
 pub fn serve() -> Result<Infallible, AgentError> {
     let mut port = Port::open()?;
-    let mut holders = Holders::default();
+    let mut holders = Holders::new()?;
     loop {
         holders.reap();
         if !port.wait_for_request(&TICK)? {
             continue;
         }
         let reply = match frame::receive(&mut port) {
-            Ok(request) => answer(&mut holders, request),
+            Ok(request) => answer(&mut holders, &mut port, request),
             Err(FrameError::Io(error)) => {
                 // Hosts go away; the next one starts anew.
                 if error.kind() != io::ErrorKind::UnexpectedEof {
@@ -57,11 +57,15 @@ pub fn serve() -> Result<Infallible, AgentError> {
     }
 }
 
-fn answer(holders: &mut Holders, request: Request) -> Reply {
-    carry_out(holders, request).unwrap_or_else(Into::into)
+fn answer(holders: &mut Holders, port: &mut Port, request: Request) -> Reply {
+    carry_out(holders, port, request).unwrap_or_else(Into::into)
 }
 
-fn carry_out(holders: &mut Holders, request: Request) -> Result<Reply, AgentError> {
+fn carry_out(
+    holders: &mut Holders,
+    port: &mut Port,
+    request: Request,
+) -> Result<Reply, AgentError> {
     match request {
         Request::Hello => machine::hello().map(Reply::Hello),
         Request::Symbols => machine::symbols().map(Reply::Symbols),
@@ -80,7 +84,11 @@ fn carry_out(holders: &mut Holders, request: Request) -> Result<Reply, AgentErro
             reboot(RebootCommand::PowerOff).map_err(AgentError::system("turn the machine off"))?;
             Ok(Reply::Done)
         }
-        Request::Load(request) => holders.load(request).map(Reply::Load),
+        Request::Load(request) => {
+            // A host that is gone is noticed when it shall have the answer.
+            let mut tell = |processed| drop(frame::send(port, &Reply::Processed(processed)));
+            holders.load(request, &mut tell).map(Reply::Load)
+        }
         Request::Unload { handle } => holders.unload(handle).map(|()| Reply::Done),
         Request::TestRun(request) => run(holders, request).map(Reply::TestRun),
     }

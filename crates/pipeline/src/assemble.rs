@@ -212,6 +212,7 @@ fn evidence(target: &Target, verified: &Verified) -> Evidence {
             cpu: target.hardware().cpu.clone(),
         },
         versions: verified.versions.clone(),
+        limits: Some(verified.loaded.limits).filter(|limits| limits.exceed_stock()),
         programs: programs
             .map(|(program, loaded)| {
                 let proof = |image: &Option<ProvedImage>| {

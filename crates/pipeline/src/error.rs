@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::time::Duration;
 
 use preverify_bundle::FormatError;
 use preverify_image::DiscoverError;
@@ -9,7 +10,7 @@ use preverify_image::ProofError;
 use preverify_image::export::ExportError;
 use preverify_image::image::TooLarge;
 use preverify_image::symbols::SymbolsError;
-use preverify_protocol::{Rejection, Stage};
+use preverify_protocol::{Limits, Rejection, Stage};
 use preverify_target::TargetError;
 use preverify_vm::VmError;
 
@@ -34,6 +35,36 @@ pub enum BuildError {
     /// The verifier VM failed: this is no verdict.
     #[error(transparent)]
     Machine(#[from] VmError),
+    /// The target's kernel has its limits built in, and others are wanted.
+    #[error(
+        "the limits of the target's kernel are fixed: it processes {} instructions of a program, and has {} branches \
+         wait; leave insns= and jumps= out of --limits, or take a kernel whose verifier has them as parameters: \
+         `cargo xtask kernel verifier` builds one (its patches are in kernel/patches)",
+        .0.insns,
+        .0.jumps
+    )]
+    FixedLimits(Limits),
+    /// The verification took too long. That is no verdict.
+    #[error(
+        "the verification did not end within {} s{}; if it should go on, give it more: --limits time=",
+        limit.as_secs(),
+        Processed(*processed)
+    )]
+    TimedOut {
+        /// How long it might take.
+        limit: Duration,
+        /// Instructions processed by then, if the kernel counts them.
+        processed: Option<u64>,
+    },
+    /// The memory of the verifier VM was not enough. That is no verdict.
+    #[error(
+        "the verifier VM's memory did not suffice for the verification{}; give it more: --limits memory=",
+        Processed(*processed)
+    )]
+    OutOfMemory {
+        /// Instructions processed by then, if the kernel counts them.
+        processed: Option<u64>,
+    },
     /// The agent could not do what it was asked: this is no verdict.
     #[error("the agent in the verifier VM failed: {message}")]
     Agent {
@@ -164,6 +195,17 @@ fn shorten(mut text: String) -> String {
         text.push_str("...");
     }
     text
+}
+
+struct Processed(Option<u64>);
+
+impl fmt::Display for Processed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(insns) => write!(f, " ({insns} instructions had been processed)"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// What kernels return that know an instruction, and have no machine code for it; user space has no name for it.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use preverify_protocol::{Inputs, Statistics};
+use preverify_protocol::{Inputs, Limits, Statistics};
 
 /// The evidence for one target.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -22,6 +22,9 @@ pub struct Evidence {
     pub kernel: Kernel,
     /// The versions of what the verdict depends on, by name.
     pub versions: BTreeMap<String, String>,
+    /// How far the kernel's verifier would have gone, if that is farther than stock kernels go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
     /// The programs, in the bundle's order.
     pub programs: Vec<ProgramEvidence>,
 }

@@ -17,11 +17,13 @@ mod error;
 pub mod evidence;
 mod images;
 pub mod inputs;
+mod limits;
 mod object;
 mod verifier;
 
 pub use assemble::bundle;
 pub use error::{BuildError, Disagreement, Problem, ProgramProblem};
 pub use images::{ImageKind, Note, ProvedImage, VerifiedProgram};
+pub use limits::{Limits, LimitsError};
 pub use object::{Object, inputs_beside};
 pub use verifier::{Stage, Verified, Verifier};

@@ -8,10 +8,11 @@ use std::time::Duration;
 use preverify_image::symbols::KernelSymbols;
 use preverify_protocol::{Inputs, LoadReply, LoadRequest, Loaded, Reply, Request, Statistics};
 use preverify_target::Target;
-use preverify_vm::Machine;
+use preverify_vm::{Machine, VmError};
 
 use crate::error::{BuildError, Disagreement};
 use crate::images::{self, Discovered, Note, VerifiedProgram};
+use crate::limits::Limits;
 use crate::object::Object;
 
 /// What the host grants the agent beyond the time that the object has.
@@ -25,13 +26,18 @@ const MOST_DOUBLES: u32 = 6;
 /// How often an object is loaded at most until both boots have the same statistics.
 const MOST_ATTEMPTS: u32 = 8;
 
+/// What the agent's answer has if an object took too long.
+const ETIMEDOUT: i32 = 110;
+/// What it has if the kernel ended the object's process for want of memory.
+const ENOMEM: i32 = 12;
+
 /// What is being done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Two snapshots of the target's kernel are restored.
-    Restore,
     /// The kernels verify and compile the object.
     Verify,
+    /// They still do, and one has processed so many instructions.
+    Processed(u64),
     /// Addresses are found and taken out.
     Discover,
     /// The images are relinked and compared with what both kernels made.
@@ -41,6 +47,7 @@ pub enum Stage {
 /// Two boots of a target's kernel with different address layouts, ready to verify objects.
 pub struct Verifier<'a> {
     target: &'a Target,
+    limits: Limits,
     boots: [Boot; 2],
 }
 
@@ -71,12 +78,19 @@ pub struct Verified {
 }
 
 impl<'a> Verifier<'a> {
-    /// Restores two snapshots of the target.
-    pub fn start(target: &'a Target) -> Result<Self, BuildError> {
-        let [first, second] = both(|layout| Boot::restore(target, layout))?;
+    /// Restores two snapshots of the target; if the limits ask for more memory, boots two machines instead.
+    pub fn start(target: &'a Target, limits: Limits) -> Result<Self, BuildError> {
+        let boots = match limits.more_memory(target) {
+            Some(memory) => {
+                let [first, second] = target.boot_all(memory)?;
+                [Boot::new(first)?, Boot::new(second)?]
+            }
+            None => both(|layout| Boot::restore(target, layout))?,
+        };
         Ok(Self {
             target,
-            boots: [first, second],
+            limits,
+            boots,
         })
     }
 
@@ -89,11 +103,10 @@ impl<'a> Verifier<'a> {
     /// where statistics differ, the object is verified again, and where addresses coincide, again with its maps
     /// elsewhere.
     ///
-    /// After [`BuildError::Machine`], the verifier is of no more use: start another.
+    /// After an error that is no verdict, the verifier is of no more use: start another.
     pub fn verify(
         &mut self,
         object: &Object,
-        time_limit: Duration,
         stage: &mut dyn FnMut(Stage),
     ) -> Result<Verified, BuildError> {
         let modules = self.module_files(object)?;
@@ -104,7 +117,7 @@ impl<'a> Verifier<'a> {
         let (loaded, discovered) = loop {
             let [loaded, again] = agreed(|| {
                 stage(Stage::Verify);
-                self.load(object, doubles, time_limit)
+                self.load(object, doubles, &mut |insns| stage(Stage::Processed(insns)))
             })?;
             stage(Stage::Discover);
             let discovered = images::discover([&loaded, &again], self.symbols())?;
@@ -139,13 +152,15 @@ impl<'a> Verifier<'a> {
         &mut self,
         object: &Object,
         doubles: [u32; 2],
-        time_limit: Duration,
+        tell: &mut dyn FnMut(u64),
     ) -> Result<[Loaded; 2], BuildError> {
+        let limits = &self.limits;
         let [first, second] = &mut self.boots;
         let (loaded, again) = thread::scope(|scope| {
-            let again = thread::Builder::new()
-                .spawn_scoped(scope, || second.load(object, doubles[1], time_limit));
-            let loaded = first.load(object, doubles[0], time_limit);
+            let again = thread::Builder::new().spawn_scoped(scope, || {
+                second.load(object, doubles[1], limits, &mut |_| {})
+            });
+            let loaded = first.load(object, doubles[0], limits, tell);
             let again = again.map(|thread| match thread.join() {
                 Ok(again) => again,
                 Err(panic) => std::panic::resume_unwind(panic),
@@ -188,9 +203,16 @@ impl<'a> Verifier<'a> {
 
 impl Boot {
     fn restore(target: &Target, layout: usize) -> Result<Self, BuildError> {
-        let mut boot = Self {
+        Self::new(preverify_target::Boot {
             machine: target.restore(layout)?,
-            symbols: KernelSymbols::parse(target.symbols(layout)?)?,
+            symbols: target.symbols(layout)?,
+        })
+    }
+
+    fn new(boot: preverify_target::Boot) -> Result<Self, BuildError> {
+        let mut boot = Self {
+            machine: boot.machine,
+            symbols: KernelSymbols::parse(boot.symbols)?,
             versions: BTreeMap::new(),
         };
         match boot.request(&Request::Hello, ANSWER_MARGIN)? {
@@ -216,7 +238,8 @@ impl Boot {
         &mut self,
         object: &Object,
         doubles: u32,
-        time_limit: Duration,
+        limits: &Limits,
+        tell: &mut dyn FnMut(u64),
     ) -> Result<LoadReply, BuildError> {
         let request = Request::Load(LoadRequest {
             object: object.elf.clone(),
@@ -224,11 +247,32 @@ impl Boot {
             inputs: object.inputs.clone(),
             export: true,
             doubles,
-            time_limit: u32::try_from(time_limit.as_secs()).unwrap_or(u32::MAX),
+            limits: limits.verifier,
+            time_limit: u32::try_from(limits.time.as_secs()).unwrap_or(u32::MAX),
         });
-        let reply = match self.request(&request, time_limit + ANSWER_MARGIN)? {
-            Reply::Load(reply) => reply,
-            other => return Err(unexpected("a verdict", &other)),
+        let mut processed = None;
+        let reply = self
+            .machine
+            .follow(&request, limits.time + ANSWER_MARGIN, &mut |insns| {
+                processed = Some(insns);
+                tell(insns);
+            });
+        let reply = match reply {
+            Ok(Reply::Load(reply)) => reply,
+            Err(VmError::TimedOut { .. })
+            | Ok(Reply::Failed {
+                errno: ETIMEDOUT, ..
+            }) => {
+                let limit = limits.time;
+                return Err(BuildError::TimedOut { limit, processed });
+            }
+            Ok(Reply::FixedLimits(own)) => return Err(BuildError::FixedLimits(own)),
+            Ok(Reply::Failed { errno: ENOMEM, .. }) => {
+                return Err(BuildError::OutOfMemory { processed });
+            }
+            Ok(Reply::Failed { message, .. }) => return Err(BuildError::Agent { message }),
+            Ok(other) => return Err(unexpected("a verdict", &other)),
+            Err(error) => return Err(error.into()),
         };
         // Modules that came with the object have symbols of their own.
         if !object.inputs.modules.is_empty() {
@@ -313,6 +357,7 @@ fn same_object(first: &Loaded, second: &Loaded) -> Result<(), Disagreement> {
         Disagreement::unless_equal(format!("the map `{}`", map.full_name), map, &again)?;
     }
     Disagreement::unless_equal("the static entries of maps", &first.slots, &second.slots)?;
+    Disagreement::unless_equal("the verifier's limits", &first.limits, &second.limits)?;
     Disagreement::unless_equal("the object's BTF", &first.btf, &second.btf)
 }
 
@@ -349,7 +394,7 @@ fn verdicts_differ(first: impl std::fmt::Debug, second: impl std::fmt::Debug) ->
 
 fn unexpected(expected: &'static str, found: &Reply) -> BuildError {
     let found = format!("{found:?}").chars().take(80).collect();
-    preverify_vm::VmError::Answer { expected, found }.into()
+    VmError::Answer { expected, found }.into()
 }
 
 #[cfg(test)]
@@ -376,6 +421,7 @@ mod tests {
             }],
             maps: Vec::new(),
             slots: Vec::new(),
+            limits: preverify_protocol::Limits::STOCK,
             btf: None,
             warnings: String::new(),
         }

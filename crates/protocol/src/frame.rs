@@ -13,8 +13,9 @@ use crate::PROTOCOL_VERSION;
 const MAGIC: [u8; 4] = *b"PVFY";
 const HEAD_SIZE: usize = 16;
 
-/// The largest body. A kernel's symbols are 10 MB; the largest program's export is about as big.
-pub const MAX_BODY: usize = 256 << 20;
+/// The largest body. A kernel's symbols are 10 MB; of a program, each instruction is exported in three forms, of
+/// about thirty bytes together: that makes [`crate::Limits::LONGEST`] 480 MB.
+pub const MAX_BODY: usize = 512 << 20;
 
 /// What can be wrong with a message.
 #[derive(Debug, thiserror::Error)]
@@ -112,7 +113,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::{Inputs, LoadRequest, MapInputs, Request};
+    use crate::{Inputs, LoadRequest, MapInputs, Request, WantedLimits};
 
     fn sent() -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -150,6 +151,10 @@ mod tests {
             inputs,
             export: true,
             doubles: 1,
+            limits: WantedLimits {
+                insns: Some(64_000_000),
+                jumps: None,
+            },
             time_limit: 7,
         });
         let mut bytes = Vec::new();

@@ -1,7 +1,8 @@
 //! What a host and the agent in its VM say to each other.
 //!
 //! The host sends a [`Request`], the agent answers it with a [`Reply`]; each travels in one
-//! [`frame`] over a byte stream (a virtio-serial port). One request is under way at a time.
+//! [`frame`] over a byte stream (a virtio-serial port). One request is under way at a time. While an
+//! object loads, the agent says now and then how far it is ([`Reply::Processed`]).
 //!
 //! Large fields of bytes go through `serde_bytes`: the same bytes on the wire, but copied at once
 //! and not one by one, which an emulated guest notices.
@@ -16,7 +17,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 /// The version of the messages; host and agent must agree.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// The guest's name of the virtio-serial port.
 pub const PORT_PATH: &str = "/dev/vport0p1";
@@ -68,8 +69,13 @@ pub enum Reply {
     Hello(Hello),
     /// Answers [`Request::Symbols`].
     Symbols(String),
+    /// Goes before the answer to [`Request::Load`], about once a second: the instructions that the verifier has
+    /// processed since the load began. Kernels that do not count them have it never.
+    Processed(u64),
     /// Answers [`Request::Load`], whatever the verifier's verdict.
     Load(LoadReply),
+    /// Answers [`Request::Load`]: the kernel's limits are these and cannot be changed, and others are wanted.
+    FixedLimits(Limits),
     /// Answers [`Request::TestRun`].
     TestRun(TestRunReply),
     /// Answers [`Request::Exec`].
@@ -126,8 +132,61 @@ pub struct LoadRequest {
     /// are exported: then the maps lie elsewhere, even where the kernel gives out its memory in the
     /// same order in every boot.
     pub doubles: u32,
+    /// How far the verifier shall go.
+    pub limits: WantedLimits,
     /// Give up after so many seconds, with [`Reply::Failed`] and `ETIMEDOUT`.
     pub time_limit: u32,
+}
+
+/// How far a verifier shall go, where that is not left to its kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WantedLimits {
+    /// [`Limits::insns`]; and [`Limits::length`] follows.
+    pub insns: Option<u32>,
+    /// [`Limits::jumps`].
+    pub jumps: Option<u32>,
+}
+
+/// How far a kernel's verifier goes with one program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Instructions that it processes, on all paths together.
+    pub insns: u32,
+    /// Branches that wait while it follows another.
+    pub jumps: u32,
+    /// Instructions that a program may have.
+    pub length: u32,
+}
+
+impl Limits {
+    /// Those of every kernel that has them built in: the numbers are constants in its sources.
+    pub const STOCK: Self = Self {
+        insns: 1_000_000,
+        jumps: 8192,
+        length: 1_000_000,
+    };
+    /// The most instructions that a program may have, whatever the limits: kernels count its pages in 16 bits.
+    pub const LONGEST: u32 = 1 << 24;
+
+    /// These limits, but for what is wanted otherwise.
+    pub fn with(self, wanted: WantedLimits) -> Self {
+        Self {
+            insns: wanted.insns.unwrap_or(self.insns),
+            jumps: wanted.jumps.unwrap_or(self.jumps),
+            length: match wanted.insns {
+                // To read each of its instructions once is the least.
+                Some(insns) => insns.min(Self::LONGEST).max(self.length),
+                None => self.length,
+            },
+        }
+    }
+
+    /// Whether a stock kernel may refuse what was accepted under these.
+    pub fn exceed_stock(self) -> bool {
+        self.insns > Self::STOCK.insns
+            || self.jumps > Self::STOCK.jumps
+            || self.length > Self::STOCK.length
+    }
 }
 
 /// What an object's own user space would set between open and load.
@@ -205,6 +264,8 @@ pub struct Loaded {
     /// The object's BTF as the kernel holds it: without what this kernel does not know.
     #[serde(with = "serde_bytes")]
     pub btf: Option<Vec<u8>>,
+    /// How far the verifier would have gone.
+    pub limits: Limits,
     /// libbpf's warnings.
     pub warnings: String,
 }
@@ -406,4 +467,44 @@ pub struct ExecReply {
     pub stderr: Vec<u8>,
     /// Killed for its time limit.
     pub timed_out: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_wanted_stays() {
+        assert_eq!(Limits::STOCK.with(WantedLimits::default()), Limits::STOCK);
+        let wanted = WantedLimits {
+            jumps: Some(1_000_000),
+            ..WantedLimits::default()
+        };
+        let limits = Limits::STOCK.with(wanted);
+        assert_eq!(
+            limits,
+            Limits {
+                jumps: 1_000_000,
+                ..Limits::STOCK
+            }
+        );
+        assert!(limits.exceed_stock());
+        assert!(!Limits::STOCK.exceed_stock());
+    }
+
+    #[test]
+    fn programs_may_be_as_long_as_what_is_processed() {
+        let with = |insns| {
+            let wanted = WantedLimits {
+                insns: Some(insns),
+                ..WantedLimits::default()
+            };
+            let limits = Limits::STOCK.with(wanted);
+            (limits.insns, limits.length)
+        };
+        assert_eq!(with(2_000_000), (2_000_000, 2_000_000));
+        assert_eq!(with(64_000_000), (64_000_000, Limits::LONGEST));
+        // Less work is no reason to refuse what is never reached.
+        assert_eq!(with(500), (500, 1_000_000));
+    }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use preverify_abi::ABI_VERSION;
 use preverify_abi::ioctl::Info;
+use preverify_abi::manifest::Fingerprint;
 use preverify_protocol::{Hello, PROTOCOL_VERSION, Reply, Request};
 use preverify_vm::{Accelerator, Machine, MachineSpec, Recording, Snapshot, VmError};
 use zerocopy::FromBytes;
@@ -46,6 +47,15 @@ pub(crate) struct Recipe<'a> {
     /// The kernel part in its exporting role.
     pub part: &'a Path,
     pub qemu: &'a str,
+}
+
+/// A machine, and the text of its kernel's symbols.
+#[derive(Debug)]
+pub struct Boot {
+    /// The machine.
+    pub machine: Machine,
+    /// `/proc/kallsyms`.
+    pub symbols: String,
 }
 
 /// The snapshots of one target, kept from being removed as long as this value lives.
@@ -109,6 +119,44 @@ impl Layouts {
     pub(crate) fn symbol_at(&self, offset: u64) -> Result<Option<String>, TargetError> {
         let symbols = self.symbols(0)?;
         Ok(symbol_at(&symbols, &base(&symbols)?, offset))
+    }
+
+    /// Machines like those of the snapshots, but with more memory: so they must be booted, which takes its time.
+    pub(crate) fn boot_all(
+        &self,
+        arch: Arch,
+        memory_mib: u32,
+    ) -> Result<[Boot; COUNT], TargetError> {
+        let facts = self.facts()?;
+        let mut spec = self.spec.clone();
+        spec.memory_mib = memory_mib;
+        let mut done: Vec<(String, Boot)> = Vec::new();
+        for _ in 0..MOST_BOOTS {
+            let spec = shifted(&spec, arch, done.len());
+            let (mut machine, hello) = Machine::boot(&spec, BOOT_LIMIT)?;
+            let symbols = kernel_symbols(&mut machine)?;
+            let (build_id, fingerprint) = identity(&hello)?;
+            if build_id != facts.build_id || fingerprint != facts.fingerprint {
+                return Err(TargetError::KernelPart {
+                    expected: "the same kernel and machine with more memory".to_owned(),
+                    found: format!("another fingerprint with {memory_mib} MiB"),
+                });
+            }
+            let base = base(&symbols)?;
+            if arch.has_kaslr() && done.iter().any(|(other, _)| *other == base) {
+                continue;
+            }
+            done.push((base, Boot { machine, symbols }));
+            if done.len() == COUNT {
+                break;
+            }
+        }
+        let boots: Vec<_> = done.into_iter().map(|(_, boot)| boot).collect();
+        boots.try_into().map_err(|_| TargetError::SameLayout {
+            release: facts.release,
+            boots: MOST_BOOTS,
+            hint: arch.layout_hint(),
+        })
     }
 
     /// A machine that goes on from a snapshot.
@@ -203,14 +251,7 @@ fn record_all(
         let spec = shifted(spec, arch, index);
         let (mut recording, hello) =
             Recording::boot(&spec, &at, BOOT_LIMIT).map_err(|error| explain(error, &spec))?;
-        let text = match ask(recording.machine(), &Request::Symbols)? {
-            Reply::Symbols(text) => text,
-            _ => {
-                return Err(TargetError::Answer {
-                    expected: "the kernel's symbols",
-                });
-            }
-        };
+        let text = kernel_symbols(recording.machine())?;
         let facts = gather(recipe, recording.machine(), hello, &text)?;
         if let Some(first) = &known
             && let Some((what, expected, found)) = first.difference(&facts)
@@ -296,12 +337,7 @@ fn gather(
             found: hello.release,
         });
     }
-    let info = part_info(&hello)?;
-    let (build_id, fingerprint) =
-        facts::identity(&info).ok_or_else(|| TargetError::KernelPart {
-            expected: "a build id of at most 32 bytes".to_owned(),
-            found: format!("one of {}", info.build_id_size),
-        })?;
+    let (build_id, fingerprint) = identity(&hello)?;
     let base = base(symbols)?;
     let config = recipe.kernel.config()?;
     let lsms = file(machine, "/sys/kernel/security/lsm")?.unwrap_or_default();
@@ -338,6 +374,24 @@ pub(crate) fn check_protocol(hello: &Hello, agent: &Path) -> Result<(), TargetEr
             path: agent.to_owned(),
             found: hello.protocol,
         })
+    }
+}
+
+/// The kernel and the machine, as the kernel part knows them.
+fn identity(hello: &Hello) -> Result<(Vec<u8>, Fingerprint), TargetError> {
+    let info = part_info(hello)?;
+    facts::identity(&info).ok_or_else(|| TargetError::KernelPart {
+        expected: "a build id of at most 32 bytes".to_owned(),
+        found: format!("one of {}", info.build_id_size),
+    })
+}
+
+fn kernel_symbols(machine: &mut Machine) -> Result<String, TargetError> {
+    match ask(machine, &Request::Symbols)? {
+        Reply::Symbols(text) => Ok(text),
+        _ => Err(TargetError::Answer {
+            expected: "the kernel's symbols",
+        }),
     }
 }
 

@@ -46,6 +46,7 @@ pub use error::TargetError;
 pub use facts::{Facts, fingerprint_words};
 pub use files::{CACHE_VARIABLE, default_cache};
 pub use hardware::{Hardware, HardwareRequest, MOST_CPUS};
+pub use layouts::Boot;
 pub use run::CommandError;
 pub use source::{AddRequest, DebianKernel, KernelFiles, Source};
 pub use store::{Added, Store};

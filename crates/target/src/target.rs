@@ -15,7 +15,7 @@ use crate::files::{self, Lock};
 use crate::guest::{Guest, guest_path};
 use crate::hardware::{Hardware, HardwareRequest};
 use crate::kernel::Kernel;
-use crate::layouts::{self, Layouts, Recipe};
+use crate::layouts::{self, Boot, Layouts, Recipe};
 use crate::part::{self, DEVICE_MODULE, EXPORT_MODULE};
 use crate::store::Store;
 use crate::{Progress, agent};
@@ -183,6 +183,12 @@ impl Target {
     /// The name of the kernel's symbol at an offset from `_text`.
     pub(crate) fn symbol_at(&self, offset: u64) -> Result<Option<String>, TargetError> {
         self.ready(&mut |_| {})?.layouts.symbol_at(offset)
+    }
+
+    /// Verifier VMs with more memory than those that go on from a snapshot: each with a layout of its own.
+    pub fn boot_all(&self, memory_mib: u32) -> Result<[Boot; layouts::COUNT], TargetError> {
+        let ready = self.ready(&mut |_| {})?;
+        ready.layouts.boot_all(self.kernel.arch(), memory_mib)
     }
 
     /// A verifier VM that goes on from a snapshot.

@@ -47,6 +47,16 @@ impl Machine {
         self.exchange(request, request_name(request), limit)
     }
 
+    /// The same, and `tell` is told what comes of [`Reply::Processed`] before the answer.
+    pub fn follow(
+        &mut self,
+        request: &Request,
+        limit: Duration,
+        tell: &mut dyn FnMut(u64),
+    ) -> Result<Reply, VmError> {
+        self.converse(request, request_name(request), limit, tell)
+    }
+
     /// Has the guest turn itself off, and waits until it did.
     pub fn power_off(mut self, limit: Duration) -> Result<(), VmError> {
         let during = "power-off";
@@ -155,6 +165,16 @@ impl Machine {
         during: &str,
         limit: Duration,
     ) -> Result<Reply, VmError> {
+        self.converse(request, during, limit, &mut |_| {})
+    }
+
+    fn converse(
+        &mut self,
+        request: &Request,
+        during: &str,
+        limit: Duration,
+        tell: &mut dyn FnMut(u64),
+    ) -> Result<Reply, VmError> {
         if self.off {
             return Err(VmError::Off);
         }
@@ -162,9 +182,12 @@ impl Machine {
             stream: &self.port,
             deadline: Instant::now() + limit,
         };
-        frame::send(&mut timed, request)
-            .and_then(|()| frame::receive(&mut timed))
-            .map_err(|error| self.stream_failed(during, limit, error))
+        let mut answer = frame::send(&mut timed, request).and_then(|()| frame::receive(&mut timed));
+        while let Ok(Reply::Processed(insns)) = answer {
+            tell(insns);
+            answer = frame::receive(&mut timed);
+        }
+        answer.map_err(|error| self.stream_failed(during, limit, error))
     }
 
     /// Turns the machine off and says why a stream of it failed.
@@ -267,7 +290,9 @@ fn reply_name(reply: &Reply) -> &str {
     match reply {
         Reply::Hello(_) => "its greeting",
         Reply::Symbols(_) => "the kernel's symbols",
+        Reply::Processed(_) => "how far a load is",
         Reply::Load(_) => "a verdict",
+        Reply::FixedLimits(_) => "the kernel's limits",
         Reply::TestRun(_) => "a test run's result",
         Reply::Exec(_) => "a command's result",
         Reply::File(_) => "a file",

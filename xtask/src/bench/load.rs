@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use preverify_bench::{Image, Measurement};
 use preverify_lab::{Device, Lab, file};
-use preverify_pipeline::{Object, Verifier};
+use preverify_pipeline::{Limits, Object, Verifier};
 use preverify_target::DeviceOptions;
 
 use super::{BENCH, middle, plot, results, selftest, write};
@@ -47,7 +47,7 @@ pub fn load(arch: Arch) -> Result<(), Box<dyn Error>> {
     let bench = artifacts::bench(arch)?;
     let lab = binaries.lab(arch.target(), preverify_lab::signer()?)?;
     let subjects = subjects(arch)?;
-    let mut verifier = Verifier::start(&lab.target)?;
+    let mut verifier = Verifier::start(&lab.target, Limits::of_time(VERIFY_LIMIT))?;
     let mut device = lab.boot(DeviceOptions {
         cpus: Some(2),
         memory_mib: Some(2048),
@@ -115,7 +115,7 @@ fn measure(
     subject: Subject,
 ) -> Result<Measured, Box<dyn Error>> {
     let object = Object::read(&subject.object)?;
-    let verified = verifier.verify(&object, VERIFY_LIMIT, &mut |_| {})?;
+    let verified = verifier.verify(&object, &mut |_| {})?;
     let bundle = lab.bundle(&verified)?;
     let statistics = verified
         .loaded

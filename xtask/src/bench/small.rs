@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use preverify_bench::{Image, Loads, Measurement};
 use preverify_lab::{Device, DeviceError, LOADER, Lab, file, on_packet};
-use preverify_pipeline::{Object, Verifier};
+use preverify_pipeline::{Limits, Object, Verifier};
 use preverify_target::{Contents, DeviceOptions, GuestFile};
 
 use super::{BENCH, middle, results, selftest, write};
@@ -60,10 +60,10 @@ pub fn small() -> Result<(), Box<dyn Error>> {
     let lab = binaries.lab(ARCH.target(), preverify_lab::signer()?)?;
     let mut files = vec![file(BENCH, 0o755, &bench)];
     let mut subjects = Vec::new();
-    let mut verifier = Verifier::start(&lab.target)?;
+    let mut verifier = Verifier::start(&lab.target, Limits::of_time(LIMIT))?;
     for subject in all_subjects()? {
         let object = Object::read(&subject.object)?;
-        let verified = verifier.verify(&object, LIMIT, &mut |_| {})?;
+        let verified = verifier.verify(&object, &mut |_| {})?;
         let programs = &verified.loaded.programs;
         let program = programs
             .iter()

@@ -8,8 +8,12 @@ use std::time::{Duration, Instant};
 use preverify_bundle::Bundle;
 use preverify_lab::{Device, DeviceError, LOADER, Lab, LabError, pinned};
 use preverify_pipeline::inputs::{self, InputsError};
-use preverify_pipeline::{BuildError, ImageKind, Object, Verified, VerifiedProgram, Verifier};
-use preverify_protocol::{Inputs, LoadReply, LoadRequest, ProgramRef, Rejection, Stage};
+use preverify_pipeline::{
+    BuildError, ImageKind, Limits, Object, Verified, VerifiedProgram, Verifier,
+};
+use preverify_protocol::{
+    Inputs, LoadReply, LoadRequest, ProgramRef, Rejection, Stage, WantedLimits,
+};
 use preverify_target::DeviceOptions;
 use serde::Deserialize;
 
@@ -296,7 +300,7 @@ impl<'a> Machines<'a> {
     /// Builds; programs that cannot be carried are left out, and their reasons kept.
     fn verify(&mut self, object: &mut Object, row: &mut Row) -> Result<Verified, Failure> {
         loop {
-            match self.verifier()?.verify(object, TIME_LIMIT, &mut |_| {}) {
+            match self.verifier()?.verify(object, &mut |_| {}) {
                 Ok(verified) => return Ok(verified),
                 Err(BuildError::Programs(problems)) => {
                     if problems.len() + row.left_out.len() >= row.accepted.len() {
@@ -322,7 +326,7 @@ impl<'a> Machines<'a> {
         bundle: &Bundle,
         row: &mut Row,
     ) -> Result<(), Failure> {
-        let again = self.verifier()?.verify(object, TIME_LIMIT, &mut |_| {});
+        let again = self.verifier()?.verify(object, &mut |_| {});
         let again = again.map_err(|error| Failure::of(error.into()))?;
         let again = self.lab.bundle(&again).map_err(Failure::of)?;
         row.same_twice = again.manifest_bytes() == bundle.manifest_bytes();
@@ -376,7 +380,7 @@ impl<'a> Machines<'a> {
 
     fn verifier(&mut self) -> Result<&mut Verifier<'a>, Failure> {
         if self.verifier.is_none() {
-            let verifier = Verifier::start(&self.lab.target);
+            let verifier = Verifier::start(&self.lab.target, Limits::of_time(TIME_LIMIT));
             self.verifier = Some(verifier.map_err(|error| Failure::Lab(error.into()))?);
         }
         Ok(self.verifier.as_mut().expect("was just made"))
@@ -413,9 +417,12 @@ enum Failure {
 impl Failure {
     fn of(error: LabError) -> Self {
         match error {
-            LabError::Build(error @ (BuildError::Machine(_) | BuildError::Agent { .. })) => {
-                Self::Verifier(error)
-            }
+            LabError::Build(
+                error @ (BuildError::Machine(_)
+                | BuildError::Agent { .. }
+                | BuildError::TimedOut { .. }
+                | BuildError::OutOfMemory { .. }),
+            ) => Self::Verifier(error),
             LabError::Build(error) => Self::Object(format!("build: {}", first_line(&error))),
             other => Self::Lab(other),
         }
@@ -548,6 +555,7 @@ fn request(object: &Object, export: bool) -> LoadRequest {
         inputs: object.inputs.clone(),
         export,
         doubles: 0,
+        limits: WantedLimits::default(),
         time_limit: u32::try_from(TIME_LIMIT.as_secs()).unwrap_or(u32::MAX),
     }
 }

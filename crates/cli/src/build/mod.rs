@@ -7,11 +7,10 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use preverify_bundle::{Signer, SignerError, WriteError};
 use preverify_pipeline::inputs::{self, InputsError};
-use preverify_pipeline::{BuildError, Object, Verified, inputs_beside};
+use preverify_pipeline::{BuildError, Limits, Object, Verified, inputs_beside};
 use preverify_protocol::Inputs;
 use preverify_target::{Store, Target, TargetError, default_cache};
 
@@ -40,7 +39,18 @@ verdict depends on it. It is read from `OBJECT` with `.toml` instead of `.o`, if
   [maps.stacks]
   max-entries = 1024              # also: value-size, autocreate
   [programs.on_unlink]
-  attach-target = \"do_unlinkat\"   # also: autoload")]
+  attach-target = \"do_unlinkat\"   # also: autoload
+
+What a verification may cost is up to the target's kernel, but for its time. Kernels that `cargo xtask kernel \
+verifier` builds have limits that can be raised, for programs that others refuse as too complex:
+
+  preverify build parser.bpf.o --target gateway --key signer.pem -o parser.pvb \\
+      --limits insns=64M,jumps=1M,memory=8G,time=30min
+
+insns: instructions processed on all paths together, and of a program (a million by default)
+jumps: branches that wait while another is followed (8192 by default)
+memory: of each of the two virtual machines, which are booted for it
+time: of one verification (10min by default)")]
 pub struct Args {
     /// The BPF object, an ELF file as clang makes it
     object: PathBuf,
@@ -68,9 +78,9 @@ pub struct Args {
     /// The function or hook that a program attaches to
     #[arg(long, value_name = "PROGRAM=FUNCTION")]
     attach_target: Vec<String>,
-    /// Give up a target after so many seconds of verification
-    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
-    time_limit: u64,
+    /// How far a verification may go: some of `insns=N,jumps=N,memory=SIZE,time=DURATION`
+    #[arg(long, value_name = "LIMIT=VALUE,...")]
+    limits: Option<Limits>,
     /// Print the outcome as JSON on standard output
     #[arg(long)]
     json: bool,
@@ -184,8 +194,12 @@ pub fn run(args: &Args) -> Result<(), BuildCommandError> {
 
     let progress = Progress::new();
     progress.line(&format!("{} for {}", object.name, args.targets.join(", ")));
-    let limit = Duration::from_secs(args.time_limit);
-    let verified = targets::verify(&object, &targets, limit, &progress);
+    let verified = targets::verify(
+        &object,
+        &targets,
+        args.limits.unwrap_or_default(),
+        &progress,
+    );
     let outcomes: Vec<Outcome<'_>> = targets
         .iter()
         .zip(verified)

@@ -3,10 +3,9 @@
 use std::fs;
 use std::sync::Mutex;
 use std::thread;
-use std::time::Duration;
 
 use preverify_pipeline::{
-    BuildError, ImageKind, Object, Stage, Verified, VerifiedProgram, Verifier,
+    BuildError, ImageKind, Limits, Object, Stage, Verified, VerifiedProgram, Verifier,
 };
 use preverify_target::Target;
 
@@ -17,7 +16,7 @@ use crate::steps::{Progress, Steps};
 pub fn verify(
     object: &Object,
     targets: &[Target],
-    limit: Duration,
+    limits: Limits,
     progress: &Progress,
 ) -> Vec<Result<Verified, BuildError>> {
     let width = match targets {
@@ -33,7 +32,7 @@ pub fn verify(
             0 => String::new(),
             width => format!("{:width$}", target.name()),
         };
-        verify_one(object, target, limit, &mut progress.steps(label))
+        verify_one(object, target, limits, &mut progress.steps(label))
     };
     let outcomes: Vec<_> = targets.iter().map(|_| Mutex::new(None)).collect();
     let next = Mutex::new(0..targets.len());
@@ -45,7 +44,7 @@ pub fn verify(
     };
     thread::scope(|scope| {
         // This thread is one of the workers: if no other can be started, it does it all.
-        for _ in 1..at_once(targets) {
+        for _ in 1..at_once(targets, limits) {
             let _ = thread::Builder::new().spawn_scoped(scope, work);
         }
         work();
@@ -66,15 +65,18 @@ fn take(next: &Mutex<std::ops::Range<usize>>) -> Option<usize> {
 fn verify_one(
     object: &Object,
     target: &Target,
-    limit: Duration,
+    limits: Limits,
     steps: &mut Steps<'_>,
 ) -> Result<Verified, BuildError> {
-    steps.start("restore");
-    let verified = Verifier::start(target).and_then(|mut verifier| {
+    steps.start(match limits.more_memory(target) {
+        Some(_) => "boot",
+        None => "restore",
+    });
+    let verified = Verifier::start(target, limits).and_then(|mut verifier| {
         steps.done(&format!("two boots of {}", target.facts().release));
-        verifier.verify(object, limit, &mut |stage| match stage {
-            Stage::Restore => {}
+        verifier.verify(object, &mut |stage| match stage {
             Stage::Verify => steps.start("verify"),
+            Stage::Processed(insns) => steps.note(&format!("{insns} insns processed")),
             Stage::Discover => {
                 steps.done("accepted by both");
                 steps.start("discover");
@@ -105,11 +107,12 @@ fn verify_one(
 }
 
 /// How many targets are worked on at once: each has two machines with a CPU and memory of their own.
-fn at_once(targets: &[Target]) -> usize {
+fn at_once(targets: &[Target], limits: Limits) -> usize {
     let cpus = thread::available_parallelism().map_or(1, |cpus| cpus.get() / 2);
     let largest = targets
         .iter()
         .map(|target| target.hardware().memory_mib)
+        .chain(limits.memory_mib)
         .max();
     let memory =
         available_mib().map_or(1, |mib| mib / (2 * u64::from(largest.unwrap_or(1)).max(1)));
