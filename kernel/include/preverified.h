@@ -9,7 +9,7 @@
 /*
  * The version of everything in this crate; it changes whenever a layout or a meaning does.
  */
-#define PV_ABI_VERSION 2
+#define PV_ABI_VERSION 3
 
 /* An index that refers to nothing. */
 #define PV_NONE 0xffffffffU
@@ -277,6 +277,17 @@
 
 /* Programs may write user memory (not locked down at `LOCKDOWN_BPF_WRITE_USER`). */
 #define PV_POLICY_WRITE_USER (1 << 3)
+
+/*
+ * The most arguments of a function that a trampoline can be put on (`MAX_BPF_FUNC_ARGS`).
+ */
+#define PV_ATTACH_ARGS_MAX 12
+
+/* The value is a structure (`BTF_FMODEL_STRUCT_ARG`). */
+#define PV_VALUE_STRUCT (1 << 0)
+
+/* The value is a signed number (`BTF_FMODEL_SIGNED_ARG`). */
+#define PV_VALUE_SIGNED (1 << 1)
 
 /*
  * The verifier took the map's contents for constants: the device's map must be frozen,
@@ -562,6 +573,8 @@ struct pv_manifest_header {
 	struct pv_table map_refs;
 	/* struct pv_slot records. */
 	struct pv_table slots;
+	/* struct pv_attach_target records. */
+	struct pv_table attach_targets;
 	/* struct pv_section records. */
 	struct pv_table sections;
 	/* Bytes: UTF-8 without terminators, found by struct pv_range. */
@@ -642,7 +655,9 @@ struct pv_program {
 	__le32 prog_type;
 	/* `enum bpf_attach_type`. */
 	__le32 expected_attach_type;
-	/* The BTF type id, in the kernel's BTF, of what the program attaches to, or zero. */
+	/*
+	 * The BTF type id, in the BTF of the device's kernel, of what the program attaches to, or zero.
+	 */
 	__le32 attach_btf_id;
 	/* `BPF_F_*` flags that the program was loaded with. */
 	__le32 prog_flags;
@@ -666,6 +681,39 @@ struct pv_program {
 	__le32 processed_insns;
 	/* States that the verifier kept at its peak. */
 	__le32 peak_states;
+	/*
+	 * What the program attaches to, as an index into `attach_targets`; or PV_NONE: the
+	 * device's kernel finds it in its own BTF.
+	 */
+	__le32 attach_target;
+	/* Zero. */
+	__le32 reserved;
+};
+
+/* What a program attaches to, for kernels that have no BTF to find it in. */
+struct pv_attach_target {
+	/*
+	 * The function that a trampoline is put on, as an offset from `_text`; zero if it is none.
+	 */
+	__le64 address;
+	/* The function's name; a tracepoint's without `btf_trace_`. */
+	struct pv_range name;
+	/*
+	 * Bytes that the function returns: this and the following as in `struct btf_func_model`.
+	 */
+	__u8 ret_size;
+	/* `VALUE_*` bits of what it returns. */
+	__u8 ret_flags;
+	/* Arguments that it takes. */
+	__u8 arg_count;
+	/* Zero. */
+	__u8 reserved;
+	/* Bytes of each argument, followed by zeroes. */
+	__u8 arg_sizes[PV_ATTACH_ARGS_MAX];
+	/* `VALUE_*` bits of each argument, followed by zeroes. */
+	__u8 arg_flags[PV_ATTACH_ARGS_MAX];
+	/* One if the function returns anything, else zero. */
+	__le32 returns;
 };
 
 /* One map, with every attribute that the verifier relied on. */
@@ -1012,10 +1060,11 @@ _Static_assert(sizeof(struct pv_extable) == 16, "pv_extable");
 _Static_assert(sizeof(struct pv_poke) == 32, "pv_poke");
 _Static_assert(sizeof(struct pv_symbols_header) == 32, "pv_symbols_header");
 _Static_assert(sizeof(struct pv_symbol) == 16, "pv_symbol");
-_Static_assert(sizeof(struct pv_manifest_header) == 88, "pv_manifest_header");
+_Static_assert(sizeof(struct pv_manifest_header) == 96, "pv_manifest_header");
 _Static_assert(sizeof(struct pv_target) == 144, "pv_target");
 _Static_assert(sizeof(struct pv_fingerprint) == 64, "pv_fingerprint");
-_Static_assert(sizeof(struct pv_program) == 80, "pv_program");
+_Static_assert(sizeof(struct pv_program) == 88, "pv_program");
+_Static_assert(sizeof(struct pv_attach_target) == 48, "pv_attach_target");
 _Static_assert(sizeof(struct pv_map) == 88, "pv_map");
 _Static_assert(sizeof(struct pv_field) == 24, "pv_field");
 _Static_assert(sizeof(struct pv_slot) == 16, "pv_slot");

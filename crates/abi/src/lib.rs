@@ -32,7 +32,7 @@ use zerocopy::little_endian::U32;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// The version of everything in this crate; it changes whenever a layout or a meaning does.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// An index that refers to nothing.
 pub const NONE: u32 = u32::MAX;

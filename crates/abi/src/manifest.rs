@@ -40,6 +40,8 @@ pub struct ManifestHeader {
     pub map_refs: Table,
     /// [`Slot`] records.
     pub slots: Table,
+    /// [`AttachTarget`] records.
+    pub attach_targets: Table,
     /// [`Section`] records.
     pub sections: Table,
     /// Bytes: UTF-8 without terminators, found by [`Range`].
@@ -159,7 +161,7 @@ pub struct Program {
     pub prog_type: U32,
     /// `enum bpf_attach_type`.
     pub expected_attach_type: U32,
-    /// The BTF type id, in the kernel's BTF, of what the program attaches to, or zero.
+    /// The BTF type id, in the BTF of the device's kernel, of what the program attaches to, or zero.
     pub attach_btf_id: U32,
     /// `BPF_F_*` flags that the program was loaded with.
     pub prog_flags: U32,
@@ -181,7 +183,46 @@ pub struct Program {
     pub processed_insns: U32,
     /// States that the verifier kept at its peak.
     pub peak_states: U32,
+    /// What the program attaches to, as an index into `attach_targets`; or [`crate::NONE`]: the
+    /// device's kernel finds it in its own BTF.
+    pub attach_target: U32,
+    /// Zero.
+    pub reserved: U32,
 }
+
+/// What a program attaches to, for kernels that have no BTF to find it in.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
+)]
+#[repr(C)]
+pub struct AttachTarget {
+    /// The function that a trampoline is put on, as an offset from `_text`; zero if it is none.
+    pub address: U64,
+    /// The function's name; a tracepoint's without `btf_trace_`.
+    pub name: Range,
+    /// Bytes that the function returns: this and the following as in `struct btf_func_model`.
+    pub ret_size: u8,
+    /// `VALUE_*` bits of what it returns.
+    pub ret_flags: u8,
+    /// Arguments that it takes.
+    pub arg_count: u8,
+    /// Zero.
+    pub reserved: u8,
+    /// Bytes of each argument, followed by zeroes.
+    pub arg_sizes: [u8; ATTACH_ARGS_MAX],
+    /// `VALUE_*` bits of each argument, followed by zeroes.
+    pub arg_flags: [u8; ATTACH_ARGS_MAX],
+    /// One if the function returns anything, else zero.
+    pub returns: U32,
+}
+
+/// The most arguments of a function that a trampoline can be put on (`MAX_BPF_FUNC_ARGS`).
+pub const ATTACH_ARGS_MAX: usize = 12;
+
+/// The value is a structure (`BTF_FMODEL_STRUCT_ARG`).
+pub const VALUE_STRUCT: u8 = 1 << 0;
+/// The value is a signed number (`BTF_FMODEL_SIGNED_ARG`).
+pub const VALUE_SIGNED: u8 = 1 << 1;
 
 /// One map, with every attribute that the verifier relied on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
@@ -322,8 +363,8 @@ pub const SECTION_EVIDENCE: u32 = 5;
 assert_layout! {
     ManifestHeader {
         magic @ 0, version @ 8, size @ 12, features @ 16, targets @ 24, programs @ 32, maps @ 40,
-        fields @ 48, map_refs @ 56, slots @ 64, sections @ 72, strings @ 80,
-    } = 88;
+        fields @ 48, map_refs @ 56, slots @ 64, attach_targets @ 72, sections @ 80, strings @ 88,
+    } = 96;
     Target {
         build_id @ 0, build_id_size @ 32, reserved @ 36, fingerprint @ 40, release @ 104,
         programs @ 112, maps @ 120, slots @ 128, btf @ 136, evidence @ 140,
@@ -336,7 +377,12 @@ assert_layout! {
         name @ 0, prog_type @ 16, expected_attach_type @ 20, attach_btf_id @ 24, prog_flags @ 28,
         function @ 32, elf_section @ 40, map_refs @ 48, native @ 56, native_symbols @ 60,
         bytecode @ 64, bytecode_symbols @ 68, processed_insns @ 72, peak_states @ 76,
-    } = 80;
+        attach_target @ 80, reserved @ 84,
+    } = 88;
+    AttachTarget {
+        address @ 0, name @ 8, ret_size @ 16, ret_flags @ 17, arg_count @ 18, reserved @ 19,
+        arg_sizes @ 20, arg_flags @ 32, returns @ 44,
+    } = 48;
     Map {
         name @ 0, map_type @ 16, key_size @ 20, value_size @ 24, max_entries @ 28, map_flags @ 32,
         flags @ 36, map_extra @ 40, btf_key_type_id @ 48, btf_value_type_id @ 52, fields @ 56,

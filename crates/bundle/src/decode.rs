@@ -9,8 +9,8 @@ use zerocopy::little_endian::U32;
 use crate::layout::records;
 use crate::rules;
 use crate::{
-    FormatError, Image, Manifest, Map, MapUse, Program, Section, SectionId, SectionKind, Slot,
-    SlotContent, Target,
+    AttachTarget, FormatError, Image, Manifest, Map, MapUse, Program, Section, SectionId,
+    SectionKind, Slot, SlotContent, Target, Value,
 };
 
 impl Manifest {
@@ -47,6 +47,7 @@ struct Tables<'a> {
     fields: &'a [abi::Field],
     map_refs: &'a [U32],
     slots: &'a [abi::Slot],
+    attach_targets: &'a [abi::AttachTarget],
     sections: &'a [abi::Section],
     strings: &'a [u8],
 }
@@ -90,6 +91,7 @@ impl<'a> Tables<'a> {
             fields: records(bytes, "fields", header.fields)?,
             map_refs: records(bytes, "map references", header.map_refs)?,
             slots: records(bytes, "slots", header.slots)?,
+            attach_targets: records(bytes, "attach targets", header.attach_targets)?,
             sections: records(bytes, "sections", header.sections)?,
             strings: records(bytes, "strings", header.strings)?,
         })
@@ -152,6 +154,7 @@ impl<'a> Tables<'a> {
             prog_type: program.prog_type.get(),
             expected_attach_type: program.expected_attach_type.get(),
             attach_btf_id: program.attach_btf_id.get(),
+            attach_target: self.attach_target(program.attach_target.get(), place)?,
             prog_flags: program.prog_flags.get(),
             function: self.string(program.function, &format!("{place}, function"))?,
             elf_section: self.string(program.elf_section, &format!("{place}, ELF section"))?,
@@ -172,6 +175,31 @@ impl<'a> Tables<'a> {
             processed_insns: program.processed_insns.get(),
             peak_states: program.peak_states.get(),
         })
+    }
+
+    fn attach_target(&self, index: u32, place: &str) -> Result<Option<AttachTarget>, FormatError> {
+        if index == NONE {
+            return Ok(None);
+        }
+        let range = Range {
+            first: index.into(),
+            count: 1.into(),
+        };
+        let place = format!("{place}, attach target");
+        let [target] = slice(self.attach_targets, range, "attach target", &place)? else {
+            unreachable!("a range of one");
+        };
+        let values = target.arg_sizes.iter().zip(&target.arg_flags);
+        let values = values.map(|(&size, &flags)| Value { size, flags });
+        Ok(Some(AttachTarget {
+            name: self.string(target.name, &format!("{place}, name"))?,
+            address: target.address.get(),
+            returns: (target.returns != 0).then_some(Value {
+                size: target.ret_size,
+                flags: target.ret_flags,
+            }),
+            arguments: values.take(target.arg_count.into()).collect(),
+        }))
     }
 
     fn map(&self, map: &abi::Map, local: &Local, place: &str) -> Result<Map, FormatError> {

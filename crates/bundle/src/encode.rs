@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use preverify_abi::manifest as abi;
-use preverify_abi::manifest::{MANIFEST_MAGIC, MANIFEST_MAX_SIZE, ManifestHeader};
+use preverify_abi::manifest::{ATTACH_ARGS_MAX, MANIFEST_MAGIC, MANIFEST_MAX_SIZE, ManifestHeader};
 use preverify_abi::{ABI_VERSION, NONE, Range, Table};
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::U32;
@@ -11,7 +11,8 @@ use zerocopy::little_endian::U32;
 use crate::layout::{aligned, append, number};
 use crate::rules::{self, BUILD_ID_ROOM, NAME_ROOM};
 use crate::{
-    FormatError, Image, Manifest, Map, Program, Section, SectionId, Slot, SlotContent, Target,
+    AttachTarget, FormatError, Image, Manifest, Map, Program, Section, SectionId, Slot,
+    SlotContent, Target,
 };
 
 impl Manifest {
@@ -36,6 +37,7 @@ struct Tables {
     fields: Vec<abi::Field>,
     map_refs: Vec<U32>,
     slots: Vec<abi::Slot>,
+    attach_targets: Vec<abi::AttachTarget>,
     sections: Vec<abi::Section>,
     strings: Strings,
 }
@@ -100,7 +102,37 @@ impl Tables {
             bytecode_symbols,
             processed_insns: program.processed_insns.into(),
             peak_states: program.peak_states.into(),
+            attach_target: match &program.attach_target {
+                Some(target) => self.attach_target(target)?.into(),
+                None => NONE.into(),
+            },
+            reserved: 0.into(),
         })
+    }
+
+    /// `target` is checked: its arguments fit.
+    fn attach_target(&mut self, target: &AttachTarget) -> Result<u32, FormatError> {
+        let index = count("attach targets", self.attach_targets.len())?;
+        let returns = target.returns.unwrap_or_default();
+        let mut arg_sizes = [0; ATTACH_ARGS_MAX];
+        let mut arg_flags = [0; ATTACH_ARGS_MAX];
+        let places = arg_sizes.iter_mut().zip(&mut arg_flags);
+        for (argument, (size, flags)) in target.arguments.iter().zip(places) {
+            (*size, *flags) = (argument.size, argument.flags);
+        }
+        self.attach_targets.push(abi::AttachTarget {
+            address: target.address.into(),
+            name: self.strings.add(&target.name)?,
+            ret_size: returns.size,
+            ret_flags: returns.flags,
+            #[expect(clippy::cast_possible_truncation, reason = "at most ATTACH_ARGS_MAX")]
+            arg_count: target.arguments.len() as u8,
+            reserved: 0,
+            arg_sizes,
+            arg_flags,
+            returns: u32::from(target.returns.is_some()).into(),
+        });
+        Ok(index)
     }
 
     fn map(&mut self, map: &Map, first_map: u32) -> Result<abi::Map, FormatError> {
@@ -137,6 +169,7 @@ impl Tables {
             fields: Table::default(),
             map_refs: Table::default(),
             slots: Table::default(),
+            attach_targets: Table::default(),
             sections: Table::default(),
             strings: Table::default(),
         };
@@ -147,6 +180,7 @@ impl Tables {
         header.fields = append(&mut bytes, "fields", &self.fields)?;
         header.map_refs = append(&mut bytes, "map references", &self.map_refs)?;
         header.slots = append(&mut bytes, "slots", &self.slots)?;
+        header.attach_targets = append(&mut bytes, "attach targets", &self.attach_targets)?;
         header.sections = append(&mut bytes, "sections", &self.sections)?;
         header.strings = append(&mut bytes, "strings", &self.strings.bytes)?;
         bytes.resize(aligned(bytes.len()), 0);

@@ -26,8 +26,8 @@ pub use bundle::WriteError;
 pub use bundle::{Bundle, Reader};
 pub use error::{FormatError, ReadError};
 pub use model::{
-    Image, Manifest, Map, MapUse, Program, Section, SectionId, SectionKind, Slot, SlotContent,
-    Target,
+    AttachTarget, Image, Manifest, Map, MapUse, Program, Section, SectionId, SectionKind, Slot,
+    SlotContent, Target, Value,
 };
 pub use preverify_abi::manifest::{Field, Fingerprint};
 #[cfg(feature = "sign")]

@@ -63,8 +63,10 @@ pub struct Program {
     pub prog_type: u32,
     /// `enum bpf_attach_type`.
     pub expected_attach_type: u32,
-    /// What it attaches to, in the kernel's BTF, or zero.
+    /// What it attaches to, in the BTF of the device's kernel, or zero.
     pub attach_btf_id: u32,
+    /// What it attaches to, for kernels that have no BTF to find it in.
+    pub attach_target: Option<AttachTarget>,
     /// `BPF_F_*` flags that it was loaded with.
     pub prog_flags: u32,
     /// The full name of its function in the object.
@@ -81,6 +83,28 @@ pub struct Program {
     pub processed_insns: u32,
     /// States that the verifier kept at its peak.
     pub peak_states: u32,
+}
+
+/// What a program attaches to: all that a kernel would find in its BTF.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AttachTarget {
+    /// The function's name; a tracepoint's without `btf_trace_`.
+    pub name: String,
+    /// The function that a trampoline is put on, as an offset from `_text`; zero if it is none.
+    pub address: u64,
+    /// What the function returns, if anything.
+    pub returns: Option<Value>,
+    /// The function's arguments.
+    pub arguments: Vec<Value>,
+}
+
+/// How a function's argument, or what it returns, lies in registers (`struct btf_func_model`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Value {
+    /// Its bytes.
+    pub size: u8,
+    /// [`abi::VALUE_STRUCT`] and [`abi::VALUE_SIGNED`].
+    pub flags: u8,
 }
 
 /// The sections of one image.

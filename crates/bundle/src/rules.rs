@@ -1,11 +1,13 @@
 //! What must be true of a manifest beyond its layout. Writing and reading check the same.
 
 use preverify_abi::image::IMAGE_MAX_SIZE;
-use preverify_abi::manifest::{FIELD_KERNEL_BTF, FIELD_REFCOUNT, FIELD_SPIN_LOCK};
+use preverify_abi::manifest::{
+    ATTACH_ARGS_MAX, FIELD_KERNEL_BTF, FIELD_REFCOUNT, FIELD_SPIN_LOCK, VALUE_SIGNED, VALUE_STRUCT,
+};
 
 use crate::{
-    Field, FormatError, Image, Manifest, Map, MapUse, Program, SectionId, SectionKind, Slot,
-    SlotContent, Target,
+    AttachTarget, Field, FormatError, Image, Manifest, Map, MapUse, Program, SectionId,
+    SectionKind, Slot, SlotContent, Target, Value,
 };
 
 /// Bytes of a GNU build id in the format.
@@ -62,6 +64,32 @@ fn check_program(program: &Program, target: &Target, place: &str) -> Result<(), 
     }
     if program.native.is_none() && program.bytecode.is_none() {
         return Err(FormatError::value(place, "an image", "none"));
+    }
+    match &program.attach_target {
+        Some(target) => check_attach_target(target, &format!("{place}, attach target")),
+        None => Ok(()),
+    }
+}
+
+fn check_attach_target(target: &AttachTarget, place: &str) -> Result<(), FormatError> {
+    if target.name.is_empty() {
+        return Err(FormatError::value(place, "a name", "none"));
+    }
+    if target.arguments.len() > ATTACH_ARGS_MAX {
+        return Err(FormatError::TooMuch {
+            place: format!("{place}, arguments"),
+            limit: ATTACH_ARGS_MAX as u64,
+            found: target.arguments.len() as u64,
+        });
+    }
+    for Value { flags, .. } in target.returns.iter().chain(&target.arguments) {
+        if flags & !(VALUE_STRUCT | VALUE_SIGNED) != 0 {
+            return Err(FormatError::value(
+                place,
+                format!("no flags but {:#x}", VALUE_STRUCT | VALUE_SIGNED),
+                format!("{flags:#x}"),
+            ));
+        }
     }
     Ok(())
 }

@@ -3,8 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "what cannot be built cannot be tested")]
 
 use preverify_bundle::{
-    Builder, Bundle, Field, Fingerprint, Image, Map, MapUse, Program, SectionKind, Slot,
-    SlotContent, Target,
+    AttachTarget, Builder, Bundle, Field, Fingerprint, Image, Map, MapUse, Program, SectionKind,
+    Slot, SlotContent, Target, Value,
 };
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -92,6 +92,12 @@ fn rich_target(builder: &mut Builder, number: u8) -> Target {
                 name: "ünïcode".to_owned(),
                 prog_type: 26,
                 attach_btf_id: 1234,
+                attach_target: Some(AttachTarget {
+                    name: "vfs_read".to_owned(),
+                    address: 0x4711,
+                    returns: Some(value(8, 2)),
+                    arguments: vec![value(8, 0), value(8, 0), value(8, 0), value(16, 1)],
+                }),
                 prog_flags: 16,
                 function: "vfs_read".to_owned(),
                 elf_section: "fentry/vfs_read".to_owned(),
@@ -155,6 +161,10 @@ fn rich_target(builder: &mut Builder, number: u8) -> Target {
     }
 }
 
+fn value(size: u8, flags: u8) -> Value {
+    Value { size, flags }
+}
+
 fn field(offset: u32, size: u32, kind: u32) -> Field {
     Field {
         offset: offset.into(),
@@ -213,6 +223,7 @@ struct DraftProgram {
     name: String,
     function: String,
     numbers: [u32; 6],
+    attach_target: Option<(String, u64, Option<(u8, u8)>, Vec<(u8, u8)>)>,
     maps: Vec<Index>,
     native: (Vec<u8>, Option<Vec<u8>>),
     bytecode: Option<(Vec<u8>, Option<Vec<u8>>)>,
@@ -290,6 +301,17 @@ impl DraftProgram {
             prog_type: self.numbers[0],
             expected_attach_type: self.numbers[1],
             attach_btf_id: self.numbers[2],
+            attach_target: self
+                .attach_target
+                .map(|(name, address, returns, arguments)| {
+                    let to_value = |(size, flags)| value(size, flags);
+                    AttachTarget {
+                        name,
+                        address,
+                        returns: returns.map(to_value),
+                        arguments: arguments.into_iter().map(to_value).collect(),
+                    }
+                }),
             prog_flags: self.numbers[3],
             elf_section: format!("section of {}", self.function),
             function: self.function,
@@ -375,6 +397,7 @@ fn arbitrary_target() -> impl Strategy<Value = DraftTarget> {
 }
 
 fn arbitrary_program() -> impl Strategy<Value = DraftProgram> {
+    let value = || (any::<u8>(), 0..4_u8);
     let image = || {
         (
             arbitrary_section(),
@@ -385,15 +408,22 @@ fn arbitrary_program() -> impl Strategy<Value = DraftProgram> {
         "[a-z_]{0,15}",
         "[a-z_]{0,3}",
         any::<[u32; 6]>(),
+        proptest::option::of((
+            "[a-z_]{1,3}",
+            any::<u64>(),
+            proptest::option::of(value()),
+            proptest::collection::vec(value(), 0..=12),
+        )),
         proptest::collection::vec(any::<Index>(), 0..4),
         image(),
         proptest::option::of(image()),
     )
         .prop_map(
-            |(name, function, numbers, maps, native, bytecode)| DraftProgram {
+            |(name, function, numbers, attach_target, maps, native, bytecode)| DraftProgram {
                 name,
                 function,
                 numbers,
+                attach_target,
                 maps,
                 native,
                 bytecode,

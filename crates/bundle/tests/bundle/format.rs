@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Cursor;
 
 use crate::common::{arbitrary_bundle, bundle_of, rich_bundle};
-use preverify_bundle::{Bundle, FormatError, Manifest, Reader, SectionKind, Target};
+use preverify_bundle::{Bundle, FormatError, Manifest, Reader, SectionKind, Target, Value};
 use proptest::prelude::*;
 
 proptest! {
@@ -159,7 +159,7 @@ fn messages_name_the_place() {
     );
     assert_eq!(
         message(|bytes| bytes[8] = 9),
-        "bundle: expected format version 2, found 9: build the bundle again with this version, or use the version that made it"
+        "bundle: expected format version 3, found 9: build the bundle again with this version, or use the version that made it"
     );
     let last = message(|bytes| {
         let last = bytes.len() - 9;
@@ -193,6 +193,12 @@ fn structures_that_contradict_themselves_are_not_written() {
         manifest.sections.pop();
     });
     assert!(matches!(error, FormatError::Index { .. }), "{error}");
+    let error = change(|manifest| {
+        let target = manifest.targets[0].programs[1].attach_target.as_mut();
+        target.unwrap().arguments = vec![Value::default(); 13];
+    });
+    let place = "target 0, program 1, attach target, arguments";
+    assert!(error.to_string().contains(place), "{error}");
     let error = change(|manifest| manifest.targets[0].maps[0].fields.reverse());
     assert!(error.to_string().contains("field 1"), "{error}");
 }
