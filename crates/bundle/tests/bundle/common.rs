@@ -223,7 +223,7 @@ struct DraftProgram {
     name: String,
     function: String,
     numbers: [u32; 6],
-    attach_target: Option<(String, u64, Option<(u8, u8)>, Vec<(u8, u8)>)>,
+    attach_target: Option<AttachTarget>,
     maps: Vec<Index>,
     native: (Vec<u8>, Option<Vec<u8>>),
     bytecode: Option<(Vec<u8>, Option<Vec<u8>>)>,
@@ -301,17 +301,7 @@ impl DraftProgram {
             prog_type: self.numbers[0],
             expected_attach_type: self.numbers[1],
             attach_btf_id: self.numbers[2],
-            attach_target: self
-                .attach_target
-                .map(|(name, address, returns, arguments)| {
-                    let to_value = |(size, flags)| value(size, flags);
-                    AttachTarget {
-                        name,
-                        address,
-                        returns: returns.map(to_value),
-                        arguments: arguments.into_iter().map(to_value).collect(),
-                    }
-                }),
+            attach_target: self.attach_target,
             prog_flags: self.numbers[3],
             elf_section: format!("section of {}", self.function),
             function: self.function,
@@ -397,7 +387,6 @@ fn arbitrary_target() -> impl Strategy<Value = DraftTarget> {
 }
 
 fn arbitrary_program() -> impl Strategy<Value = DraftProgram> {
-    let value = || (any::<u8>(), 0..4_u8);
     let image = || {
         (
             arbitrary_section(),
@@ -408,12 +397,7 @@ fn arbitrary_program() -> impl Strategy<Value = DraftProgram> {
         "[a-z_]{0,15}",
         "[a-z_]{0,3}",
         any::<[u32; 6]>(),
-        proptest::option::of((
-            "[a-z_]{1,3}",
-            any::<u64>(),
-            proptest::option::of(value()),
-            proptest::collection::vec(value(), 0..=12),
-        )),
+        proptest::option::of(arbitrary_attach_target()),
         proptest::collection::vec(any::<Index>(), 0..4),
         image(),
         proptest::option::of(image()),
@@ -429,6 +413,22 @@ fn arbitrary_program() -> impl Strategy<Value = DraftProgram> {
                 bytecode,
             },
         )
+}
+
+fn arbitrary_attach_target() -> impl Strategy<Value = AttachTarget> {
+    let arbitrary_value = || (any::<u8>(), 0..4_u8).prop_map(|(size, flags)| value(size, flags));
+    (
+        "[a-z_]{1,3}",
+        any::<u64>(),
+        proptest::option::of(arbitrary_value()),
+        proptest::collection::vec(arbitrary_value(), 0..=12),
+    )
+        .prop_map(|(name, address, returns, arguments)| AttachTarget {
+            name,
+            address,
+            returns,
+            arguments,
+        })
 }
 
 fn arbitrary_map() -> impl Strategy<Value = DraftMap> {
