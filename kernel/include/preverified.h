@@ -279,6 +279,12 @@
 #define PV_POLICY_WRITE_USER (1 << 3)
 
 /*
+ * The limits of the verifier that accepted the program were raised: a stock kernel may refuse it as
+ * too complex.
+ */
+#define PV_PROGRAM_RAISED_LIMITS (1 << 0)
+
+/*
  * The most arguments of a function that a trampoline can be put on (`MAX_BPF_FUNC_ARGS`).
  */
 #define PV_ATTACH_ARGS_MAX 12
@@ -686,8 +692,8 @@ struct pv_program {
 	 * device's kernel finds it in its own BTF.
 	 */
 	__le32 attach_target;
-	/* Zero. */
-	__le32 reserved;
+	/* `PROGRAM_*` bits. */
+	__le32 flags;
 };
 
 /* What a program attaches to, for kernels that have no BTF to find it in. */

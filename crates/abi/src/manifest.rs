@@ -186,9 +186,13 @@ pub struct Program {
     /// What the program attaches to, as an index into `attach_targets`; or [`crate::NONE`]: the
     /// device's kernel finds it in its own BTF.
     pub attach_target: U32,
-    /// Zero.
-    pub reserved: U32,
+    /// `PROGRAM_*` bits.
+    pub flags: U32,
 }
+
+/// The limits of the verifier that accepted the program were raised: a stock kernel may refuse it as
+/// too complex.
+pub const PROGRAM_RAISED_LIMITS: u32 = 1 << 0;
 
 /// What a program attaches to, for kernels that have no BTF to find it in.
 #[derive(
@@ -377,7 +381,7 @@ assert_layout! {
         name @ 0, prog_type @ 16, expected_attach_type @ 20, attach_btf_id @ 24, prog_flags @ 28,
         function @ 32, elf_section @ 40, map_refs @ 48, native @ 56, native_symbols @ 60,
         bytecode @ 64, bytecode_symbols @ 68, processed_insns @ 72, peak_states @ 76,
-        attach_target @ 80, reserved @ 84,
+        attach_target @ 80, flags @ 84,
     } = 88;
     AttachTarget {
         address @ 0, name @ 8, ret_size @ 16, ret_flags @ 17, arg_count @ 18, reserved @ 19,

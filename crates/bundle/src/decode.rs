@@ -1,7 +1,9 @@
 //! A manifest from its bytes.
 
 use preverify_abi::manifest as abi;
-use preverify_abi::manifest::{MANIFEST_MAGIC, MANIFEST_MAX_SIZE, ManifestHeader};
+use preverify_abi::manifest::{
+    MANIFEST_MAGIC, MANIFEST_MAX_SIZE, ManifestHeader, PROGRAM_RAISED_LIMITS,
+};
 use preverify_abi::{ABI_VERSION, NONE, Range};
 use zerocopy::FromBytes;
 use zerocopy::little_endian::U32;
@@ -174,6 +176,17 @@ impl<'a> Tables<'a> {
             )?,
             processed_insns: program.processed_insns.get(),
             peak_states: program.peak_states.get(),
+            raised_limits: match program.flags.get() {
+                0 => false,
+                PROGRAM_RAISED_LIMITS => true,
+                flags => {
+                    return Err(FormatError::value(
+                        format!("{place}, flags"),
+                        format!("0 or {PROGRAM_RAISED_LIMITS}"),
+                        format!("{flags:#x}"),
+                    ));
+                }
+            },
         })
     }
 

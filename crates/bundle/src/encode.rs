@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 
 use preverify_abi::manifest as abi;
-use preverify_abi::manifest::{ATTACH_ARGS_MAX, MANIFEST_MAGIC, MANIFEST_MAX_SIZE, ManifestHeader};
+use preverify_abi::manifest::{
+    ATTACH_ARGS_MAX, MANIFEST_MAGIC, MANIFEST_MAX_SIZE, ManifestHeader, PROGRAM_RAISED_LIMITS,
+};
 use preverify_abi::{ABI_VERSION, NONE, Range, Table};
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::U32;
@@ -106,7 +108,10 @@ impl Tables {
                 Some(target) => self.attach_target(target)?.into(),
                 None => NONE.into(),
             },
-            reserved: 0.into(),
+            flags: match program.raised_limits {
+                true => PROGRAM_RAISED_LIMITS.into(),
+                false => 0.into(),
+            },
         })
     }
 

@@ -15,6 +15,7 @@ mod decode;
 mod encode;
 mod error;
 mod layout;
+mod limits;
 mod model;
 mod rules;
 #[cfg(feature = "sign")]
@@ -25,6 +26,7 @@ pub use builder::Builder;
 pub use bundle::WriteError;
 pub use bundle::{Bundle, Reader};
 pub use error::{FormatError, ReadError};
+pub use limits::RaisedLimits;
 pub use model::{
     AttachTarget, Image, Manifest, Map, MapUse, Program, Section, SectionId, SectionKind, Slot,
     SlotContent, Target, Value,

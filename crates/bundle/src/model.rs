@@ -83,6 +83,8 @@ pub struct Program {
     pub processed_insns: u32,
     /// States that the verifier kept at its peak.
     pub peak_states: u32,
+    /// The verifier's limits were above those of stock kernels.
+    pub raised_limits: bool,
 }
 
 /// What a program attaches to: all that a kernel would find in its BTF.

@@ -3,7 +3,9 @@
 use std::io;
 use std::path::PathBuf;
 
-use preverify_bundle::{Bundle, Certificate, CertificateError, ReadError, VerifyError};
+use preverify_bundle::{
+    Bundle, Certificate, CertificateError, RaisedLimits, ReadError, VerifyError,
+};
 
 use crate::images::{self, ImageProblem};
 use crate::output::{self, GOOD};
@@ -15,7 +17,7 @@ Exits with 0 if a trusted key signed the bundle and everything in it is sound, e
 
 Examples:
   preverify verify xdp.pvb --trust signer.x509
-  preverify verify xdp.pvb --trust ours.x509 --trust theirs.pem
+  preverify verify xdp.pvb --trust ours.x509 --trust theirs.pem --stock-limits
 
 This is what a device checks, but for what only the device knows: whether its kernel and its machine are those that \
 the bundle was built for.")]
@@ -25,6 +27,9 @@ pub struct Args {
     /// A certificate whose signatures count (DER, or PEM with one or several); can be given again
     #[arg(long, value_name = "CERTIFICATE", required = true)]
     trust: Vec<PathBuf>,
+    /// Refuse programs that were verified with raised limits (`preverify build --limits`)
+    #[arg(long)]
+    stock_limits: bool,
 }
 
 /// Why a bundle is not to be loaded.
@@ -39,6 +44,9 @@ pub enum VerifyCommandError {
     /// The signature does not hold.
     #[error("{} is not to be trusted", path.display())]
     Signature { path: PathBuf, source: VerifyError },
+    /// A program was verified with raised limits.
+    #[error("{}: {source}", path.display())]
+    Limits { path: PathBuf, source: RaisedLimits },
     /// An image does not hold.
     #[error("{} is not sound", path.display())]
     Image { path: PathBuf, source: ImageProblem },
@@ -59,6 +67,21 @@ pub fn run(args: &Args) -> Result<(), VerifyCommandError> {
             path: path.clone(),
             source,
         })?;
+    if args.stock_limits {
+        let programs = bundle
+            .manifest()
+            .targets
+            .iter()
+            .flat_map(|target| &target.programs);
+        for program in programs {
+            program
+                .demand_stock_limits()
+                .map_err(|source| VerifyCommandError::Limits {
+                    path: path.clone(),
+                    source,
+                })?;
+        }
+    }
     let images = check_images(&bundle).map_err(|source| VerifyCommandError::Image {
         path: path.clone(),
         source,

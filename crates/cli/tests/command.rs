@@ -91,6 +91,12 @@ fn bundles_are_verified() {
         &certificate,
     ]);
 
+    let refused = folder.fail(&["verify", &bundle, "--trust", &certificate, "--stock-limits"]);
+    assert!(
+        refused.contains("program count: its verifier's limits were raised"),
+        "{refused}"
+    );
+
     let refused = folder.fail(&["verify", &bundle, "--trust", &stranger]);
     assert!(refused.contains("nobody trusted signed"), "{refused}");
 
@@ -206,6 +212,7 @@ fn a_bundle_is_shown() {
         "build id        0102030405",
         "object          count.bpf.o",
         "set before load module nf_conntrack",
+        "with limits     64000000 instructions processed, 8192 branches waiting",
         "count: xdp, SEC(\"xdp\\u{1b}[2J\")",
         "attaches to     xdp_devmap",
         "maps            counters, jumps",
@@ -414,6 +421,7 @@ fn target(builder: &mut Builder, release: &str, native: &Image, bytecode: &Image
             "cpu": "max",
         },
         "versions": { "libbpf": "1.5.0", "preverify": "0.1.0" },
+        "limits": { "insns": 64_000_000, "jumps": 8192, "length": 16_777_216 },
         "programs": [{
             "function": "count",
             "total_insns": 1234,
@@ -446,6 +454,7 @@ fn target(builder: &mut Builder, release: &str, native: &Image, bytecode: &Image
             bytecode: Some(bytecode),
             processed_insns: 1234,
             peak_states: 56,
+            raised_limits: true,
             ..Program::default()
         }],
         maps: vec![

@@ -45,6 +45,7 @@ pub struct Load {
     pub pin: Option<PathBuf>,
     pub attach: Vec<Attach>,
     pub image: ImageChoice,
+    pub stock_limits: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +54,7 @@ pub struct Run {
     pub attach: Vec<Attach>,
     pub pin: Option<PathBuf>,
     pub image: ImageChoice,
+    pub stock_limits: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,7 +123,7 @@ pub fn parse(mut parser: lexopt::Parser) -> Result<Command, UsageError> {
 
 fn load(mut parser: lexopt::Parser) -> Result<Command, UsageError> {
     let (mut bundle, mut programs, mut pin, mut attach) = (None, Vec::new(), None, Vec::new());
-    let mut image = ImageChoice::default();
+    let (mut image, mut stock_limits) = (ImageChoice::default(), false);
     while let Some(argument) = parser.next()? {
         match argument {
             Short('h') | Long("help") => return Ok(Command::Print(help::LOAD.to_owned())),
@@ -129,6 +131,7 @@ fn load(mut parser: lexopt::Parser) -> Result<Command, UsageError> {
             Long("pin") => pin = Some(parser.value()?.into()),
             Long("attach") => attach.push(parse_attach(&text(&mut parser)?)?),
             Long("image") => image = parse_image(text(&mut parser)?)?,
+            Long("stock-limits") => stock_limits = true,
             Value(path) if bundle.is_none() => bundle = Some(path.into()),
             other => return Err(other.unexpected().into()),
         }
@@ -148,12 +151,13 @@ fn load(mut parser: lexopt::Parser) -> Result<Command, UsageError> {
         pin,
         attach,
         image,
+        stock_limits,
     }))
 }
 
 fn run(mut parser: lexopt::Parser) -> Result<Command, UsageError> {
     let (mut bundle, mut attach, mut pin) = (None, Vec::new(), None);
-    let mut image = ImageChoice::default();
+    let (mut image, mut stock_limits) = (ImageChoice::default(), false);
     while let Some(argument) = parser.next()? {
         match argument {
             Short('h') | Long("help") => {
@@ -163,6 +167,7 @@ fn run(mut parser: lexopt::Parser) -> Result<Command, UsageError> {
             Long("attach") => attach.push(parse_attach(&text(&mut parser)?)?),
             Long("pin") => pin = Some(parser.value()?.into()),
             Long("image") => image = parse_image(text(&mut parser)?)?,
+            Long("stock-limits") => stock_limits = true,
             Value(path) if bundle.is_none() => bundle = Some(path.into()),
             other => return Err(other.unexpected().into()),
         }
@@ -175,6 +180,7 @@ fn run(mut parser: lexopt::Parser) -> Result<Command, UsageError> {
         attach,
         pin,
         image,
+        stock_limits,
     }))
 }
 
@@ -353,6 +359,7 @@ mod tests {
                     plan: Plan::parse("xdp:eth0").unwrap(),
                 }],
                 image: ImageChoice::Best,
+                stock_limits: false,
             }))
         );
         let error = parsed("load x.pvb --attach a=xdp:eth0").unwrap_err();
@@ -401,6 +408,22 @@ mod tests {
                 other => panic!("{line}: {other:?}"),
             };
             assert_eq!(image, expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn stock_limits_can_be_demanded() {
+        for (line, expected) in [
+            ("load x.pvb", false),
+            ("load --stock-limits x.pvb", true),
+            ("run x.pvb --stock-limits", true),
+        ] {
+            let demanded = match parsed(line) {
+                Ok(Command::Load(load)) => load.stock_limits,
+                Ok(Command::Run(run)) => run.stock_limits,
+                other => panic!("{line}: {other:?}"),
+            };
+            assert_eq!(demanded, expected, "{line}");
         }
     }
 

@@ -26,6 +26,7 @@ sentence.";
 /// Of `load`.
 pub const LOAD: &str = "\
 preverify-load load BUNDLE [--program NAME]... [--pin DIR] [--attach PROGRAM=WHERE]... [--image KIND]
+                    [--stock-limits]
 
 Creates the maps that the programs need, has the kernel part load the programs, and pins them:
 DIR/PROGRAM, DIR/maps/MAP, DIR/links/PROGRAM (and notes what each program was loaded from in
@@ -42,6 +43,7 @@ Maps that the object wants pinned at a path of their own are taken from there or
     --image KIND             load all programs from `native` images (machine code) or from `bytecode`
                              (compiled by this kernel). Without it, from native images if they
                              fit this machine, else from bytecode
+    --stock-limits           refuse programs whose verification needed raised limits (build --limits)
 
 Example, as a service would do it when the device starts, and undo it:
 
@@ -50,7 +52,7 @@ Example, as a service would do it when the device starts, and undo it:
 
 /// Of `run`, but for the forms of plans that follow it.
 pub const RUN: &str = "\
-preverify-load run BUNDLE [--attach [PROGRAM=]WHERE]... [--pin DIR] [--image KIND]
+preverify-load run BUNDLE [--attach [PROGRAM=]WHERE]... [--pin DIR] [--image KIND] [--stock-limits]
 
 Loads and attaches programs, says where, stays until SIGINT or SIGTERM, then detaches them. If
 anything fails, nothing stays. If it is killed otherwise, the kernel detaches what is not pinned, but for
@@ -61,6 +63,7 @@ programs at a network interface's ingress or egress before Linux 6.6: `tc filter
                               attached where their sections say, as in SEC(\"tp/sched/sched_switch\")
     --pin DIR                 pin it all while it runs, as load does: for `map dump` and `events`
     --image KIND              `native` or `bytecode`, see load --help
+    --stock-limits            see load --help
 
 Example:
 

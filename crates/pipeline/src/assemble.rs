@@ -85,6 +85,7 @@ fn programs(builder: &mut Builder, verified: &Verified) -> Result<Vec<Program>, 
             bytecode: bytecode.transpose()?,
             processed_insns: loaded.statistics.total_insns,
             peak_states: loaded.statistics.peak_states,
+            raised_limits: verified.loaded.limits.exceed_stock(),
         });
     }
     if problems.is_empty() {

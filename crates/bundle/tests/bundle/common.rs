@@ -310,6 +310,7 @@ impl DraftProgram {
             bytecode: self.bytecode.map(image),
             processed_insns: self.numbers[4],
             peak_states: self.numbers[5],
+            raised_limits: self.numbers[5] % 2 == 1,
         }
     }
 }

@@ -167,6 +167,13 @@ fn write_evidence(target: &TargetReport, out: &mut dyn Write) -> io::Result<Opti
         .map(|(name, version)| format!("{name} {version}"))
         .collect();
     list("with versions", &versions, out)?;
+    if let Some(limits) = evidence.limits {
+        let limits = format!(
+            "{} instructions processed, {} branches waiting, {} instructions of a program",
+            limits.insns, limits.jumps, limits.length
+        );
+        field("with limits", &limits, out)?;
+    }
     Ok(Some(evidence))
 }
 

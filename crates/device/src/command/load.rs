@@ -27,6 +27,11 @@ pub fn load(arguments: &arguments::Load, out: &mut dyn Write) -> Result<(), Comm
     } else {
         select(&target, &arguments.programs, &plans)?
     };
+    if arguments.stock_limits {
+        selection
+            .programs()
+            .try_for_each(|program| target.programs[program].demand_stock_limits())?;
+    }
     let mut loaded = Loaded::load(&mut bundle, &selection)?;
     let attachments = attach(&target, &loaded, &plans)?;
     for (program, attachment) in &attachments {
@@ -72,6 +77,11 @@ pub fn run(arguments: &arguments::Run, out: &mut dyn Write) -> Result<(), Comman
         let selection = select(&target, &[], &plans)?;
         (plans, selection)
     };
+    if arguments.stock_limits {
+        selection
+            .programs()
+            .try_for_each(|program| target.programs[program].demand_stock_limits())?;
+    }
     let mut loaded = Loaded::load(&mut bundle, &selection)?;
     let attachments = attach(&target, &loaded, &plans)?;
     let pins = place

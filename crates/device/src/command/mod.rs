@@ -10,7 +10,7 @@ mod trust;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use preverify_bundle::ReadError;
+use preverify_bundle::{RaisedLimits, ReadError};
 use preverify_device::attach::AttachError;
 use preverify_device::attach::plan::PlanError;
 use preverify_device::keyring::TrustError;
@@ -49,6 +49,8 @@ pub enum CommandError {
     Bundle(#[from] ReadError),
     #[error(transparent)]
     Device(#[from] DeviceError),
+    #[error(transparent)]
+    Limits(#[from] RaisedLimits),
     #[error(transparent)]
     Load(#[from] LoadError),
     #[error(transparent)]
