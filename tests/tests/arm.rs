@@ -190,6 +190,7 @@ fn with_btf(mut lab: Lab, folder: &Path) -> Lab {
         let kernel = format!("debian:{release}").parse().unwrap();
         let request = AddRequest {
             btf: Some(btf(&lab.target.headers(), folder)),
+            device: None,
             ..AddRequest::debian(kernel, Some(NAME.into()))
         };
         store.add(&request, &mut |_| {}).unwrap().target

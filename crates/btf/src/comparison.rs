@@ -66,6 +66,8 @@ impl fmt::Display for Difference {
     }
 }
 
+impl std::error::Error for Difference {}
+
 impl<'a> Comparison<'a> {
     /// Of the kernel that verifies, and that of devices.
     pub fn new(verifier: &'a Btf, device: &'a Btf) -> Self {

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use clap::{Args, Subcommand};
 use preverify_target::{
-    AddRequest, DebianKernel, HardwareRequest, KernelFiles, MOST_CPUS, Source, Store, Target,
-    TargetError, default_cache, fingerprint_words,
+    AddRequest, DebianKernel, DeviceBuild, DeviceFiles, HardwareRequest, KernelFiles, MOST_CPUS,
+    Source, Store, Target, TargetError, default_cache, fingerprint_words,
 };
 use serde_json::{Value, json};
 
@@ -75,6 +75,14 @@ pub struct Add {
     /// A file with the kernel's BTF, for a kernel that was built without.
     #[arg(long, value_name = "FILE")]
     btf: Option<PathBuf>,
+    /// The ELF file vmlinux, with its symbols, of the kernel that devices run, if that is another
+    /// build than --kernel, of the same source.
+    #[arg(long, value_name = "VMLINUX", requires_all = ["kernel", "device_btf"], conflicts_with = "fingerprint")]
+    device_kernel: Option<PathBuf>,
+    /// The BTF of --device-kernel: raw, as `pahole --btf_encode_detached` makes it, or an ELF file
+    /// that has it.
+    #[arg(long, value_name = "FILE", requires = "device_kernel")]
+    device_btf: Option<PathBuf>,
     /// What `preverify-load fingerprint --json` printed on the board that this target is for: the
     /// machine is made like that board, and compared with it.
     #[arg(long, value_name = "FILE")]
@@ -155,6 +163,10 @@ fn request(add: Add) -> AddRequest {
             ..HardwareRequest::default()
         },
         btf: add.btf,
+        device: add
+            .device_kernel
+            .zip(add.device_btf)
+            .map(|(kernel, btf)| DeviceFiles { kernel, btf }),
         fingerprint: add.fingerprint,
     }
 }
@@ -169,6 +181,7 @@ fn list(store: &Store, as_json: bool) -> Result<(), TargetError> {
                     "name": target.name(),
                     "release": target.facts().release,
                     "build-id": target.facts().build_id_text(),
+                    "device": target.device().map(device),
                     "cpu": target.hardware().cpu,
                     "command-line": target.hardware().command_line,
                 })
@@ -178,6 +191,7 @@ fn list(store: &Store, as_json: bool) -> Result<(), TargetError> {
         return Ok(());
     }
     let width = targets.iter().map(|target| target.name().len()).max();
+    let width = width.unwrap_or_default();
     for target in &targets {
         println!(
             "{:width$}  {}  {}  {}",
@@ -185,8 +199,11 @@ fn list(store: &Store, as_json: bool) -> Result<(), TargetError> {
             target.facts().build_id_text(),
             target.hardware().cpu,
             target.hardware().command_line,
-            width = width.unwrap_or_default(),
         );
+        if let Some(device) = target.device() {
+            let (release, build_id) = (device.release(), device.build_id_text());
+            println!("{:width$}  for devices with {release}, {build_id}", "");
+        }
     }
     Ok(())
 }
@@ -195,6 +212,10 @@ fn show(target: &Target, as_json: bool) -> Result<(), TargetError> {
     let (facts, hardware, sizes) = (target.facts(), target.hardware(), target.sizes()?);
     let words = fingerprint_words(&facts.fingerprint, facts.return_thunk.as_deref());
     let device_module = target.device_module()?;
+    let differences = match target.device() {
+        Some(device) => device.differences()?,
+        None => Vec::new(),
+    };
     if as_json {
         let words: Value = words
             .into_iter()
@@ -204,6 +225,8 @@ fn show(target: &Target, as_json: bool) -> Result<(), TargetError> {
             "name": target.name(),
             "kernel": target.kernel(),
             "device-module": device_module,
+            "device": target.device().map(device),
+            "differences": differences.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "facts": facts,
             "fingerprint-words": words,
             "hardware": hardware,
@@ -219,7 +242,22 @@ fn show(target: &Target, as_json: bool) -> Result<(), TargetError> {
     line("version", &facts.version);
     line("build id", &facts.build_id_text());
     line("kernel", &target.kernel().display().to_string());
-    line("device module", &device_module.display().to_string());
+    match target.device() {
+        None => line("device module", &device_module.display().to_string()),
+        Some(device) => {
+            line(
+                "devices have",
+                &format!("{}, build id {}", device.release(), device.build_id_text()),
+            );
+            line(
+                "not the same",
+                &format!(
+                    "{} types, functions and variables; --json lists them",
+                    differences.len()
+                ),
+            );
+        }
+    }
     line("CPU", &hardware.cpu);
     line("command line", &facts.command_line);
     line("memory", &format!("{} MiB", hardware.memory_mib));
@@ -243,6 +281,10 @@ fn show(target: &Target, as_json: bool) -> Result<(), TargetError> {
         println!("    CONFIG_{option}={value}");
     }
     Ok(())
+}
+
+fn device(device: &DeviceBuild) -> Value {
+    json!({ "release": device.release(), "build-id": device.build_id_text() })
 }
 
 fn megabytes(bytes: u64) -> String {

@@ -195,6 +195,15 @@ impl KernelSymbols {
         })
     }
 
+    /// All names of the nearest place in the kernel image that has a name and is not behind this one, and how far
+    /// behind it this one lies.
+    pub fn nearest(&self, address: u64) -> Option<(impl Iterator<Item = &str>, u64)> {
+        self.image_offset(address)?;
+        let behind = self.image.partition_point(|entry| entry.address <= address);
+        let nearest = self.image[..behind].last()?.address;
+        Some((self.names_at(nearest), address - nearest))
+    }
+
     /// The symbol of a module at exactly this address, as `module:symbol`; only names that are
     /// unique in the module.
     pub fn module_symbol(&self, address: u64) -> Option<&str> {

@@ -6,12 +6,11 @@ use preverify_bundle::{
     SlotContent, Target as BundleTarget,
 };
 use preverify_image::export::Export;
-use preverify_image::image::Sections;
 use preverify_protocol::{Loaded, LoadedMap, SlotContent as LoadedContent};
 use preverify_target::Target;
 
 use crate::error::{BuildError, Problem, ProgramProblem};
-use crate::evidence::{Evidence, Kernel, ProgramEvidence, ProofEvidence};
+use crate::evidence::{DeviceKernel, Evidence, Kernel, ProgramEvidence, ProofEvidence};
 use crate::images::{ProvedImage, VerifiedProgram};
 use crate::verifier::Verified;
 
@@ -35,9 +34,18 @@ fn bundle_target(
     let evidence =
         serde_json::to_vec(&evidence(target, verified)).expect("evidence has only strings as keys");
     Ok(BundleTarget {
-        build_id: facts.build_id.clone(),
-        fingerprint: facts.fingerprint,
-        release: facts.release.clone(),
+        build_id: match target.device() {
+            Some(device) => device.build_id().to_vec(),
+            None => facts.build_id.clone(),
+        },
+        fingerprint: match &verified.on_device {
+            Some(on_device) => on_device.fingerprint(facts.fingerprint),
+            None => facts.fingerprint,
+        },
+        release: match target.device() {
+            Some(device) => device.release().to_owned(),
+            None => facts.release.clone(),
+        },
         programs: programs(builder, verified)?,
         maps: maps(builder, verified)?,
         slots: loaded.slots.iter().map(slot).collect(),
@@ -53,7 +61,8 @@ fn bundle_target(
 fn programs(builder: &mut Builder, verified: &Verified) -> Result<Vec<Program>, BuildError> {
     let mut problems = Vec::new();
     let mut programs = Vec::new();
-    for (program, loaded) in verified.programs.iter().zip(&verified.loaded.programs) {
+    let all = verified.programs.iter().zip(&verified.loaded.programs);
+    for (index, (program, loaded)) in all.enumerate() {
         let VerifiedProgram {
             export,
             native,
@@ -69,14 +78,27 @@ fn programs(builder: &mut Builder, verified: &Verified) -> Result<Vec<Program>, 
                 continue;
             }
         };
-        let native = native.as_ref().map(|proved| image(builder, proved));
-        let bytecode = bytecode.as_ref().map(|proved| image(builder, proved));
+        let on_device = verified.on_device.as_ref();
+        let on_device = on_device.and_then(|on_device| on_device.program(index));
+        let mut image = |proved: &Option<ProvedImage>, symbols: Option<&Vec<u8>>| {
+            let sections = &proved.as_ref()?.sections;
+            Some(image(
+                builder,
+                &sections.image,
+                symbols.unwrap_or(&sections.symbols),
+            ))
+        };
+        let native = image(native, on_device.and_then(|there| there.native.as_ref()));
+        let bytecode = image(
+            bytecode,
+            on_device.and_then(|there| there.bytecode.as_ref()),
+        );
         programs.push(Program {
             name: export.name.clone(),
             prog_type: export.prog_type,
             expected_attach_type: export.expected_attach_type,
-            attach_btf_id: export.attach_btf_id,
-            attach_target: None,
+            attach_btf_id: on_device.map_or(export.attach_btf_id, |there| there.attach_btf_id),
+            attach_target: on_device.and_then(|there| there.attach_target.clone()),
             prog_flags: loaded.prog_flags,
             function: loaded.function.clone(),
             elf_section: loaded.elf_section.clone(),
@@ -95,11 +117,10 @@ fn programs(builder: &mut Builder, verified: &Verified) -> Result<Vec<Program>, 
     }
 }
 
-fn image(builder: &mut Builder, proved: &ProvedImage) -> Result<Image, FormatError> {
-    let Sections { image, symbols } = &proved.sections;
+fn image(builder: &mut Builder, image: &[u8], symbols: &[u8]) -> Result<Image, FormatError> {
     Ok(Image {
-        image: builder.section(SectionKind::Image, image.clone())?,
-        symbols: Some(builder.section(SectionKind::Symbols, symbols.clone())?),
+        image: builder.section(SectionKind::Image, image.to_vec())?,
+        symbols: Some(builder.section(SectionKind::Symbols, symbols.to_vec())?),
     })
 }
 
@@ -213,6 +234,11 @@ fn evidence(target: &Target, verified: &Verified) -> Evidence {
             command_line: facts.command_line.clone(),
             cpu: target.hardware().cpu.clone(),
         },
+        device_kernel: target.device().map(|device| DeviceKernel {
+            release: device.release().to_owned(),
+            build_id: device.build_id_text(),
+            verifier_build_id: facts.build_id_text(),
+        }),
         versions: verified.versions.clone(),
         limits: Some(verified.loaded.limits).filter(|limits| limits.exceed_stock()),
         programs: programs

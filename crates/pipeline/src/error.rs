@@ -15,6 +15,7 @@ use preverify_target::TargetError;
 use preverify_vm::VmError;
 
 use crate::diagnosis::Diagnosis;
+use crate::other_kernel::Mismatch;
 
 /// Why an object did not become a bundle.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +27,9 @@ pub enum BuildError {
     /// Programs were accepted that cannot be carried to a device.
     #[error("{}", Problems(.0))]
     Programs(Vec<ProgramProblem>),
+    /// Devices run another build of the kernel, which is not the same in what the object relies on.
+    #[error("{}", Mismatches(.0))]
+    OtherKernel(Vec<Mismatch>),
     /// Two boots of the same kernel do not say the same.
     #[error(transparent)]
     Disagreement(#[from] Disagreement),
@@ -253,6 +257,24 @@ impl fmt::Display for Verdict<'_> {
         }
         for line in libbpf_log.lines().filter(|line| !line.trim().is_empty()) {
             writeln!(f, "  {line}")?;
+        }
+        Ok(())
+    }
+}
+
+struct Mismatches<'a>(&'a [Mismatch]);
+
+impl fmt::Display for Mismatches<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "the target's kernel accepts the object, but the kernel of devices is not the same in what it relies on \
+             (build both kernels from one source, with configurations that are nearly the same):",
+        )?;
+        for Mismatch { program, reason } in self.0 {
+            match program {
+                Some(program) => write!(f, "\n  `{program}`: {reason}")?,
+                None => write!(f, "\n  {reason}")?,
+            }
         }
         Ok(())
     }

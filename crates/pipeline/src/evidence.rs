@@ -20,6 +20,9 @@ pub struct Evidence {
     pub inputs: Inputs,
     /// The kernel that verified.
     pub kernel: Kernel,
+    /// The kernel that the programs are for, if that is another build.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_kernel: Option<DeviceKernel>,
     /// The versions of what the verdict depends on, by name.
     pub versions: BTreeMap<String, String>,
     /// How far the kernel's verifier would have gone, if that is farther than stock kernels go.
@@ -40,6 +43,17 @@ pub struct Kernel {
     pub command_line: String,
     /// The CPU that QEMU showed it.
     pub cpu: String,
+}
+
+/// The kernel that the programs are for, where another build verified.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceKernel {
+    /// `uname -r`.
+    pub release: String,
+    /// Its GNU build id, in hexadecimal.
+    pub build_id: String,
+    /// The GNU build id of the kernel that verified, in hexadecimal.
+    pub verifier_build_id: String,
 }
 
 /// The evidence for one program.

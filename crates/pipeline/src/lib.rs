@@ -19,6 +19,7 @@ mod images;
 pub mod inputs;
 mod limits;
 mod object;
+mod other_kernel;
 mod verifier;
 
 pub use assemble::bundle;
@@ -26,4 +27,5 @@ pub use error::{BuildError, Disagreement, Problem, ProgramProblem};
 pub use images::{ImageKind, Note, ProvedImage, VerifiedProgram};
 pub use limits::{Limits, LimitsError};
 pub use object::{Object, inputs_beside};
+pub use other_kernel::{AttachError, Mismatch, MismatchReason, OnDevice, SymbolError};
 pub use verifier::{Stage, Verified, Verifier};

@@ -14,6 +14,7 @@ use crate::error::{BuildError, Disagreement};
 use crate::images::{self, Discovered, Note, VerifiedProgram};
 use crate::limits::Limits;
 use crate::object::Object;
+use crate::other_kernel::{self, OnDevice};
 
 /// What the host grants the agent beyond the time that the object has.
 const ANSWER_MARGIN: Duration = Duration::from_secs(60);
@@ -73,6 +74,8 @@ pub struct Verified {
     pub loaded: Loaded,
     /// Its programs, in the order of [`Loaded::programs`].
     pub programs: Vec<VerifiedProgram>,
+    /// What the kernel of devices needs, if that is another one.
+    pub on_device: Option<OnDevice>,
     /// The images that could not be made, of programs that have their other one.
     pub notes: Vec<Note>,
 }
@@ -132,6 +135,7 @@ impl<'a> Verifier<'a> {
 
         stage(Stage::Prove);
         let programs = images::prove(chosen, symbols)?;
+        let on_device = other_kernel::fit(self.target, object, &loaded, &programs, symbols[0])?;
         Ok(Verified {
             name: object.name.clone(),
             object_sha256: object.sha256(),
@@ -139,6 +143,7 @@ impl<'a> Verifier<'a> {
             versions: self.boots[0].versions.clone(),
             loaded,
             programs,
+            on_device,
             notes,
         })
     }

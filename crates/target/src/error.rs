@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use preverify_abi::kinds::Architecture;
+use preverify_btf::Difference;
 use preverify_protocol::PROTOCOL_VERSION;
 use preverify_vm::VmError;
 use preverify_vm::initramfs::InitramfsError;
@@ -110,6 +111,52 @@ pub enum TargetError {
         "the kernel {release} has BTF of its own (CONFIG_DEBUG_INFO_BTF): leave away the file that was given"
     )]
     BtfNotNeeded {
+        /// `uname -r`.
+        release: String,
+    },
+    /// A file that is no kernel's ELF file.
+    #[error(
+        "{} is no kernel's ELF file with symbols, as `make vmlinux` leaves it: found {found}",
+        path.display()
+    )]
+    NotVmlinux {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        found: String,
+    },
+    /// The kernel of devices is of another source.
+    #[error(
+        "the kernel of devices in {} is {found}: expected a build of the source of {expected}, which verifies",
+        path.display()
+    )]
+    OtherSource {
+        /// The file.
+        path: PathBuf,
+        /// Its release.
+        found: String,
+        /// The release of the kernel that verifies.
+        expected: String,
+    },
+    /// The kernel of devices differs in what code for every program relies on.
+    #[error(
+        "programs that the one kernel verifies cannot run on the other, {}: they differ in what code for programs \
+         has built in; build both from one source, with configurations that are the same but for what devices \
+         leave out:{}",
+        path.display(),
+        differences.iter().map(|difference| format!("\n    {difference}")).collect::<String>()
+    )]
+    Machinery {
+        /// The file of the kernel of devices.
+        path: PathBuf,
+        /// All differences of that kind.
+        differences: Vec<Difference>,
+    },
+    /// The kernel that verifies has no types.
+    #[error(
+        "the kernel {release} verifies for another build, so it needs BTF: build it with CONFIG_DEBUG_INFO_BTF"
+    )]
+    NoBtf {
         /// `uname -r`.
         release: String,
     },

@@ -86,7 +86,7 @@ pub fn fingerprint_words(
         .collect()
 }
 
-mod hexadecimal {
+pub(crate) mod hexadecimal {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
     use crate::files::{from_hex, hex};

@@ -22,8 +22,8 @@ const NETWORK_MODULE: &str = "virtio_net";
 pub(crate) struct Guest<'a> {
     pub kernel: &'a Kernel,
     pub agent: &'a Path,
-    /// The kernel part in its role.
-    pub part: &'a Path,
+    /// The kernel part in its role, unless the kernel has it built in.
+    pub part: Option<&'a Path>,
     pub network: bool,
     /// Further modules to insert at boot.
     pub modules: &'a [String],
@@ -38,14 +38,15 @@ impl Guest<'_> {
             .character_device("/dev/console", 0o600, 5, 1)?
             .host_file("/init", 0o755, self.agent)?;
         self.put_modules(&mut guest)?;
-        let part = self.part.file_name().unwrap_or_default().to_string_lossy();
-        guest
-            .host_file(&format!("/lib/preverify/{part}"), 0o644, self.part)?
-            .file(
-                &format!("/boot/config-{}", self.kernel.release()),
-                0o644,
-                self.kernel.config()?,
-            )?;
+        if let Some(part) = self.part {
+            let name = part.file_name().unwrap_or_default().to_string_lossy();
+            guest.host_file(&format!("/lib/preverify/{name}"), 0o644, part)?;
+        }
+        guest.file(
+            &format!("/boot/config-{}", self.kernel.release()),
+            0o644,
+            self.kernel.config()?,
+        )?;
         if let Some(btf) = self.kernel.given_btf() {
             guest.host_file(BTF_PATH, 0o644, &btf)?;
         }

@@ -25,6 +25,9 @@ pub(crate) const COUNT: usize = 2;
 /// Boots that may pass until the layouts are different ones.
 const MOST_BOOTS: u32 = 8;
 
+/// Where a kernel shows its BTF.
+pub(crate) const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
+
 /// Has the agent take places in the kernel's memory.
 const OCCUPY: &str = "preverify.occupy=1";
 
@@ -218,7 +221,7 @@ impl Recipe<'_> {
         Guest {
             kernel: self.kernel,
             agent: self.agent,
-            part: self.part,
+            part: Some(self.part),
             network: false,
             modules: &[],
             files: &[],
@@ -341,7 +344,7 @@ fn gather(
     let base = base(symbols)?;
     let config = recipe.kernel.config()?;
     let lsms = file(machine, "/sys/kernel/security/lsm")?.unwrap_or_default();
-    let btf = file(machine, "/sys/kernel/btf/vmlinux")?;
+    let btf = file(machine, KERNEL_BTF)?;
     Ok(Facts {
         release: hello.release,
         version: hello.version,
@@ -413,7 +416,7 @@ fn part_info(hello: &Hello) -> Result<Info, TargetError> {
 }
 
 /// A file of the guest, if it is there.
-fn file(machine: &mut Machine, path: &str) -> Result<Option<Vec<u8>>, TargetError> {
+pub(crate) fn file(machine: &mut Machine, path: &str) -> Result<Option<Vec<u8>>, TargetError> {
     const ENOENT: i32 = 2;
     let request = Request::ReadFile { path: path.into() };
     match machine.request(&request, REQUEST_LIMIT)? {

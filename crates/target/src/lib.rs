@@ -7,6 +7,7 @@
 //! kernels/ID/         a kernel with its configuration, modules and headers
 //! parts/ID/           the kernel part, built for one kernel
 //! layouts/ID/         snapshots of one booted target, each with another KASLR layout
+//! devices/ID/         what is needed of the kernel of devices, where that is another build
 //! accelerators.json   whether KVM works on this host
 //! apt/                package lists
 //! store.lock          held by whoever changes any of these
@@ -26,6 +27,7 @@ mod boot_file;
 mod btf;
 mod config;
 pub mod debian;
+mod device_build;
 mod error;
 mod facts;
 mod files;
@@ -42,13 +44,14 @@ mod target;
 
 pub use agent::AGENT_VARIABLE;
 pub use board::{BoardError, Difference};
+pub use device_build::{Build, Builds, DeviceBuild, DeviceSymbols, Place};
 pub use error::TargetError;
 pub use facts::{Facts, fingerprint_words};
 pub use files::{CACHE_VARIABLE, default_cache};
 pub use hardware::{Hardware, HardwareRequest, MOST_CPUS};
 pub use layouts::Boot;
 pub use run::CommandError;
-pub use source::{AddRequest, DebianKernel, KernelFiles, Source};
+pub use source::{AddRequest, DebianKernel, DeviceFiles, KernelFiles, Source};
 pub use store::{Added, Store};
 pub use target::{Contents, DeviceOptions, GuestFile, Sizes, Target};
 

@@ -23,6 +23,8 @@ pub struct AddRequest {
     /// A file with the kernel's BTF (raw, as in `/sys/kernel/btf/vmlinux`), for kernels that were built without: CO-RE
     /// goes by it.
     pub btf: Option<PathBuf>,
+    /// The kernel that devices run, if that is another build of the same source.
+    pub device: Option<DeviceFiles>,
     /// What `preverify-load fingerprint --json` printed on a board: the machine is made like it as far as nothing else
     /// is asked, and compared with it.
     pub fingerprint: Option<PathBuf>,
@@ -36,6 +38,7 @@ impl AddRequest {
             name,
             hardware: HardwareRequest::default(),
             btf: None,
+            device: None,
             fingerprint: None,
         }
     }
@@ -60,6 +63,15 @@ pub struct KernelFiles {
     /// What modules are built against: the kernel's build folder, or what a distribution makes of
     /// it. It is not copied.
     pub headers: PathBuf,
+}
+
+/// The kernel that devices run, in files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceFiles {
+    /// Its ELF file `vmlinux` with its symbols.
+    pub kernel: PathBuf,
+    /// Its BTF: raw, or an ELF file that has it.
+    pub btf: PathBuf,
 }
 
 /// A kernel that Debian packages: `debian:6.12-cloud-amd64`, the newest of a series, or

@@ -8,11 +8,13 @@ use crate::Progress;
 use crate::arch::Arch;
 use crate::board::Board;
 use crate::debian::Apt;
+use crate::device_build::DeviceBuild;
 use crate::error::TargetError;
 use crate::files::{self, Lock, PARTIAL};
 use crate::hardware::Hardware;
 use crate::kernel::{self, Kernel};
-use crate::source::{AddRequest, Packages, Source};
+use crate::layouts::{self, KERNEL_BTF};
+use crate::source::{AddRequest, DeviceFiles, Packages, Source};
 use crate::target::{Ready, Record, Target};
 
 /// The targets of one cache.
@@ -67,7 +69,9 @@ impl Store {
         check_name(name)?;
         if self.target_file(name).exists() {
             let target = self.get(name)?;
-            same(target.record(), &found.id, &hardware)?;
+            let device = request.device.as_ref();
+            let device = device.map(|files| DeviceBuild::id(&found.id, files));
+            same(target.record(), &found.id, &hardware, device.transpose()?)?;
             // Comparing may make its snapshots anew, which takes the lock.
             drop(lock);
             if let Some(board) = &board {
@@ -80,7 +84,12 @@ impl Store {
             progress(&format!("like the board: {}", hardware.options()));
         }
         let ready = Ready::make(self, &kernel, &hardware, progress, &lock)?;
+        let device = match &request.device {
+            Some(files) => Some(self.import_device(&kernel, &ready, files, progress)?),
+            None => None,
+        };
         let record = Record {
+            device: device.as_ref().map(|device| device.id.clone()),
             name: name.clone(),
             kernel: kernel.id.clone(),
             hardware,
@@ -88,7 +97,7 @@ impl Store {
             part: ready.part_id,
             layouts: ready.layouts.id.clone(),
         };
-        let target = Target::new(self, record, kernel);
+        let target = Target::new(self, record, kernel, device);
         if let Some(board) = &board {
             board.compare(&target)?;
         }
@@ -107,7 +116,9 @@ impl Store {
         self.check_known(name)?;
         let record = self.read(name)?;
         let kernel = Kernel::open(&self.kernels(), &record.kernel)?;
-        Ok(Target::new(self, record, kernel))
+        let device = record.device.as_ref();
+        let device = device.map(|id| DeviceBuild::open(&self.devices(), id));
+        Ok(Target::new(self, record, kernel, device.transpose()?))
     }
 
     /// Removes a target, and what no other target needs.
@@ -133,6 +144,10 @@ impl Store {
 
     pub(crate) fn layouts(&self) -> PathBuf {
         self.cache.join("layouts")
+    }
+
+    pub(crate) fn devices(&self) -> PathBuf {
+        self.cache.join("devices")
     }
 
     /// Taken by whoever changes the store.
@@ -233,6 +248,21 @@ impl Store {
         }
     }
 
+    fn import_device(
+        &self,
+        kernel: &Kernel,
+        ready: &Ready,
+        source: &DeviceFiles,
+        progress: &mut Progress<'_>,
+    ) -> Result<DeviceBuild, TargetError> {
+        progress("comparing it with the kernel of devices");
+        let btf = layouts::file(&mut ready.layouts.restore(0)?, KERNEL_BTF)?;
+        let btf = btf.ok_or_else(|| TargetError::NoBtf {
+            release: kernel.release().to_owned(),
+        })?;
+        DeviceBuild::import(&self.devices(), kernel, source, &btf)
+    }
+
     /// Removes what no target refers to and no process uses.
     fn collect_garbage(&self, _lock: &Lock) -> Result<(), TargetError> {
         let records = self
@@ -243,7 +273,9 @@ impl Store {
         let referred = |of: fn(&Record) -> &String| records.iter().map(of).collect();
         remove_others(&self.kernels(), &referred(|record| &record.kernel))?;
         remove_others(&self.parts(), &referred(|record| &record.part))?;
-        remove_others(&self.layouts(), &referred(|record| &record.layouts))
+        remove_others(&self.layouts(), &referred(|record| &record.layouts))?;
+        let devices = records.iter().filter_map(|record| record.device.as_ref());
+        remove_others(&self.devices(), &devices.collect())
     }
 }
 
@@ -274,11 +306,18 @@ fn remove_others(folder: &Path, referred: &BTreeSet<&String>) -> Result<(), Targ
 }
 
 /// Refuses to take one target for another.
-fn same(there: &Record, kernel: &str, hardware: &Hardware) -> Result<(), TargetError> {
+fn same(
+    there: &Record,
+    kernel: &str,
+    hardware: &Hardware,
+    device: Option<String>,
+) -> Result<(), TargetError> {
     let difference = if there.kernel != kernel {
         "kernel"
     } else if there.hardware != *hardware {
         "machine"
+    } else if there.device != device {
+        "kernel of devices"
     } else {
         return Ok(());
     };
@@ -317,6 +356,7 @@ mod tests {
             facts: facts::tests::sample(),
             part: format!("part of {kernel}"),
             layouts: format!("layouts of {kernel}"),
+            device: None,
         }
     }
 
@@ -387,12 +427,21 @@ mod tests {
     fn one_name_is_one_target() {
         let there = record("a", "one");
         let mut hardware = there.hardware.clone();
-        same(&there, "one", &hardware).unwrap();
-        let error = same(&there, "two", &hardware).unwrap_err().to_string();
+        same(&there, "one", &hardware, None).unwrap();
+        let error = same(&there, "two", &hardware, None)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("its kernel differs"), "{error}");
         hardware.cpu = "qemu64".into();
-        let error = same(&there, "one", &hardware).unwrap_err().to_string();
+        let error = same(&there, "one", &hardware, None)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("its machine differs"), "{error}");
+        let device = Some("device".to_owned());
+        let error = same(&there, "one", &there.hardware, device)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("its kernel of devices differs"), "{error}");
     }
 
     #[test]

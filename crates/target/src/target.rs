@@ -9,6 +9,7 @@ use preverify_vm::{Accelerator, Machine, qemu_version};
 use serde::{Deserialize, Serialize};
 
 use crate::accelerator::Accelerators;
+use crate::device_build::DeviceBuild;
 use crate::error::TargetError;
 use crate::facts::Facts;
 use crate::files::{self, Lock};
@@ -41,6 +42,8 @@ pub struct DeviceOptions {
     pub modules: Vec<String>,
     /// Files to find there.
     pub files: Vec<GuestFile>,
+    /// Another kernel, as boot loaders take it, which has the kernel part built in.
+    pub kernel: Option<PathBuf>,
 }
 
 impl DeviceOptions {
@@ -91,6 +94,7 @@ pub struct Target {
     store: Store,
     record: Record,
     kernel: Kernel,
+    device: Option<DeviceBuild>,
     ready: OnceLock<Ready>,
 }
 
@@ -106,6 +110,9 @@ pub(crate) struct Record {
     pub part: String,
     /// What the snapshots last used with it are called in the store.
     pub layouts: String,
+    /// What the kernel of devices is called in the store, if that is another build.
+    #[serde(default)]
+    pub device: Option<String>,
 }
 
 /// What a target's machines are made of, in the state that the versions at hand make of it.
@@ -120,11 +127,17 @@ pub(crate) struct Ready {
 }
 
 impl Target {
-    pub(crate) fn new(store: &Store, record: Record, kernel: Kernel) -> Self {
+    pub(crate) fn new(
+        store: &Store,
+        record: Record,
+        kernel: Kernel,
+        device: Option<DeviceBuild>,
+    ) -> Self {
         Self {
             store: store.clone(),
             record,
             kernel,
+            device,
             ready: OnceLock::new(),
         }
     }
@@ -137,6 +150,11 @@ impl Target {
     /// What a boot told.
     pub fn facts(&self) -> &Facts {
         &self.record.facts
+    }
+
+    /// The kernel that devices run, if that is another build than the one that verifies.
+    pub fn device(&self) -> Option<&DeviceBuild> {
+        self.device.as_ref()
     }
 
     /// The machine that it runs on.
@@ -207,13 +225,14 @@ impl Target {
             .collect())
     }
 
-    /// Boots a device: the same kernel, with the device's kernel part.
+    /// Boots a device: the same kernel, if no other is given, with the device's kernel part.
     pub fn boot_device(&self, options: &DeviceOptions) -> Result<(Machine, Hello), TargetError> {
         let ready = self.ready(&mut |_| {})?;
+        let part = ready.part.join(DEVICE_MODULE);
         let archive = Guest {
             kernel: &self.kernel,
             agent: &ready.agent,
-            part: &ready.part.join(DEVICE_MODULE),
+            part: options.kernel.is_none().then_some(&*part),
             network: options.network,
             modules: &options.modules,
             files: &options.files,
@@ -226,6 +245,9 @@ impl Target {
         let hardware = options.hardware().of(self.record.hardware.clone());
         let mut spec = hardware.spec(&self.kernel, file.path(), ready.accelerator);
         spec.network = options.network;
+        if let Some(kernel) = &options.kernel {
+            spec.kernel.clone_from(kernel);
+        }
         let (machine, hello) = Machine::boot(&spec, layouts::BOOT_LIMIT)?;
         layouts::check_protocol(&hello, &ready.agent)?;
         Ok((machine, hello))

@@ -6,8 +6,8 @@ use std::path::Path;
 use preverify_abi::ABI_VERSION;
 use preverify_abi::kinds::{AttachType, MapType, ProgramType};
 use preverify_bundle::{
-    Bundle, Fingerprint, KeyId, Map, MapUse, Program, SectionId, Signed, SlotContent, Target,
-    VerifyError,
+    AttachTarget, Bundle, Fingerprint, KeyId, Map, MapUse, Program, SectionId, Signed, SlotContent,
+    Target, VerifyError,
 };
 use preverify_image::image::{Form, Image, Machine, Symbol};
 use preverify_image::{Relocation, disassemble};
@@ -96,12 +96,22 @@ pub struct ProgramReport {
     pub program_type: String,
     pub expected_attach_type: Option<String>,
     pub attach_btf_id: Option<u32>,
+    pub attach_target: Option<AttachTargetReport>,
     pub flags: Vec<String>,
     pub maps: Vec<String>,
     pub processed_insns: u32,
     pub peak_states: u32,
     pub native: Option<ImageReport>,
     pub bytecode: Option<ImageReport>,
+}
+
+/// What a program attaches to, told to kernels without BTF.
+#[derive(Debug, Serialize)]
+pub struct AttachTargetReport {
+    pub name: String,
+    pub address: u64,
+    pub arguments: Vec<String>,
+    pub returns: Option<String>,
 }
 
 /// An image.
@@ -389,6 +399,7 @@ fn program_report(program: &Program, map_names: &[&str]) -> ProgramReport {
         program_type: program_type.to_string(),
         expected_attach_type: attach.map(|attach| AttachType(attach).to_string()),
         attach_btf_id: Some(program.attach_btf_id).filter(|&id| id != 0),
+        attach_target: program.attach_target.as_ref().map(attach_target_report),
         flags: words::program_flags(program.prog_flags),
         maps: program
             .maps
@@ -399,6 +410,15 @@ fn program_report(program: &Program, map_names: &[&str]) -> ProgramReport {
         peak_states: program.peak_states,
         native: None,
         bytecode: None,
+    }
+}
+
+fn attach_target_report(target: &AttachTarget) -> AttachTargetReport {
+    AttachTargetReport {
+        name: target.name.clone(),
+        address: target.address,
+        arguments: target.arguments.iter().map(words::value).collect(),
+        returns: target.returns.as_ref().map(words::value),
     }
 }
 

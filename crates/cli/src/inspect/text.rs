@@ -167,6 +167,14 @@ fn write_evidence(target: &TargetReport, out: &mut dyn Write) -> io::Result<Opti
         .map(|(name, version)| format!("{name} {version}"))
         .collect();
     list("with versions", &versions, out)?;
+    if let Some(device) = &evidence.device_kernel {
+        let (release, build_id) = (shown(&device.release), shown(&device.build_id));
+        field(
+            "for devices with",
+            &format!("{release}, build id {build_id}"),
+            out,
+        )?;
+    }
     if let Some(limits) = evidence.limits {
         let limits = format!(
             "{} instructions processed, {} branches waiting, {} instructions of a program",
@@ -217,7 +225,18 @@ fn write_program(program: &ProgramReport, out: &mut dyn Write) -> io::Result<()>
     let btf = program
         .attach_btf_id
         .map(|id| format!("BTF type {id} of the kernel"));
-    let attach: Vec<_> = attach.chain(btf).collect();
+    let target = program.attach_target.iter().map(|target| {
+        let arguments = target.arguments.join(", ");
+        let returns = target.returns.as_deref().unwrap_or("nothing");
+        match target.address {
+            0 => shown(&target.name).into_owned(),
+            address => format!(
+                "{} at _text+{address:#x} (takes {arguments}; returns {returns})",
+                shown(&target.name)
+            ),
+        }
+    });
+    let attach: Vec<_> = attach.chain(btf).chain(target).collect();
     list("attaches to", &attach, out)?;
     list("flags", &program.flags, out)?;
     list("maps", &program.maps, out)?;

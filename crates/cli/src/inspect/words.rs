@@ -1,6 +1,7 @@
 //! Words for numbers that only people who look at bundles need.
 
 use preverify_abi::manifest as abi;
+use preverify_bundle::Value;
 
 /// The names of the set bits; unknown ones as a number.
 fn bits(value: u32, names: &[&str]) -> Vec<String> {
@@ -11,6 +12,19 @@ fn bits(value: u32, names: &[&str]) -> Vec<String> {
         words.push(format!("{:#x}", rest << names.len()));
     }
     words
+}
+
+/// How an argument, or what is returned, lies in registers.
+pub fn value(value: &Value) -> String {
+    let kind = match value.flags {
+        flags if flags & abi::VALUE_STRUCT != 0 => "structure",
+        flags if flags & abi::VALUE_SIGNED != 0 => "signed",
+        _ => "plain",
+    };
+    match value.size {
+        1 => format!("{kind} byte"),
+        size => format!("{size} {kind} bytes"),
+    }
 }
 
 /// `BPF_F_*` of maps, in the order of their bits.

@@ -136,7 +136,7 @@ mod tests {
 
     /// As a board with 6.12.117+deb12-cloud-arm64 prints it.
     const SAMPLE: &str = concat!(
-        r#"{"abi_version":2,"release":"6.12.1","build_id":"ab00cd","fingerprint":{"arch":183,"#,
+        r#"{"abi_version":3,"release":"6.12.1","build_id":"ab00cd","fingerprint":{"arch":183,"#,
         r#""page_shift":12,"va_bits":48,"cpu_limit":2,"jit_flags":7,"policy":12,"#,
         r#""return_thunk":0,"jit_harden":0,"cfi_mode":0},"words":{"architecture":"arm64"}}"#
     );
@@ -199,7 +199,7 @@ mod tests {
                 "build_id is \"\": expected the hexadecimal digits",
             ),
             (r#""ab00cd""#, &long, "expected the hexadecimal digits"),
-            (r#""abi_version":2"#, r#""abi_version":9"#, "version 9"),
+            (r#""abi_version":3"#, r#""abi_version":9"#, "version 9"),
         ] {
             let text = SAMPLE.replace(from, to);
             assert_ne!(text, SAMPLE);

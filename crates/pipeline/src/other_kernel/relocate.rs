@@ -1,0 +1,200 @@
+//! The symbols of images, looked up by name in the kernel of devices.
+
+use std::collections::BTreeSet;
+
+use preverify_image::image::{Image, Sections, Symbol};
+use preverify_image::symbols::KernelSymbols;
+use preverify_target::{DeviceSymbols, Place};
+
+/// A symbol that is not there, or not for certain.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SymbolError {
+    /// No such symbol.
+    #[error("it needs the kernel's `{0}`, which the kernel of devices does not have")]
+    Missing(String),
+    /// Several symbols of that name.
+    #[error(
+        "it needs the kernel's `{0}`, and several symbols of the kernel of devices, or of the one that verifies, have \
+         that name"
+    )]
+    NotUnique(String),
+    /// A place behind the symbol's end.
+    #[error(
+        "it needs the kernel's `{name}`, and byte {offset:#x} of that lies outside it in the kernel of devices, where it \
+         has {size} bytes"
+    )]
+    Beyond {
+        /// The symbol.
+        name: String,
+        /// How far behind its start.
+        offset: u64,
+        /// Its bytes.
+        size: u64,
+    },
+    /// Something of a module.
+    #[error("it needs `{0}` of a module: that is not carried to another build of the kernel")]
+    Module(String),
+    /// The image cannot be read again.
+    #[error("its image cannot be read: {0}")]
+    Image(String),
+}
+
+/// The symbols of an image, for the kernel of devices.
+pub(super) fn symbols(
+    sections: &Sections,
+    verifier: &KernelSymbols,
+    device: &DeviceSymbols,
+) -> Result<Vec<u8>, Vec<SymbolError>> {
+    let unreadable = |error: &dyn std::error::Error| vec![SymbolError::Image(error.to_string())];
+    let mut image =
+        Image::parse(&sections.image, &sections.symbols).map_err(|error| unreadable(&error))?;
+    let mut errors = Vec::new();
+    for symbol in &mut image.symbols {
+        let translated = match symbol {
+            Symbol::Text { name, offset } => place(name, *offset, verifier, device),
+            Symbol::Module { name, .. } => Err(SymbolError::Module(name.clone())),
+        };
+        match translated {
+            Ok(there) => {
+                *symbol = Symbol::Text {
+                    name: symbol.name().to_owned(),
+                    offset: there,
+                }
+            }
+            Err(error) => errors.push(error),
+        }
+    }
+    if errors.is_empty() {
+        let sections = image.to_sections().map_err(|error| unreadable(&error))?;
+        Ok(sections.symbols)
+    } else {
+        Err(errors)
+    }
+}
+
+/// A function that has one place in the kernel of devices.
+pub(super) fn function(name: &str, device: &DeviceSymbols) -> Result<u64, SymbolError> {
+    match device.all(name) {
+        [] => Err(SymbolError::Missing(name.to_owned())),
+        [place] => Ok(place.offset),
+        _ => Err(SymbolError::NotUnique(name.to_owned())),
+    }
+}
+
+/// Where the kernel of devices has what lies at an offset from `_text` in the one that verifies. `shown` is what people
+/// call it.
+fn place(
+    shown: &str,
+    offset: u64,
+    verifier: &KernelSymbols,
+    device: &DeviceSymbols,
+) -> Result<u64, SymbolError> {
+    let missing = || SymbolError::Missing(shown.to_owned());
+    let (names, behind) = verifier
+        .nearest(verifier.text() + offset)
+        .ok_or_else(missing)?;
+    let names: Vec<&str> = names.collect();
+    let unique = |name: &&&str| verifier.address_of(name).is_some();
+    let found: Vec<(&str, Place)> = names
+        .iter()
+        .filter(unique)
+        .filter_map(|name| Some((*name, device.get(name)?)))
+        .collect();
+    if found.is_empty() {
+        let is_there = names.iter().any(|name| !device.all(name).is_empty());
+        return Err(match is_there {
+            true => SymbolError::NotUnique(shown.to_owned()),
+            false => missing(),
+        });
+    }
+    let holds = |place: &Place| behind < place.size;
+    let marks = |place: &Place| behind == 0 && place.size == 0;
+    // A section's first symbol has the same place as the name that marks the section: what has a size is meant.
+    let mut places: BTreeSet<u64> = of(&found, holds);
+    if places.is_empty() {
+        places = of(&found, marks);
+    }
+    match (places.first(), places.len()) {
+        (Some(place), 1) => Ok(place + behind),
+        (None, _) => {
+            let (name, place) = found[0];
+            Err(SymbolError::Beyond {
+                name: name.to_owned(),
+                offset: behind,
+                size: place.size,
+            })
+        }
+        _ => Err(SymbolError::NotUnique(shown.to_owned())),
+    }
+}
+
+fn of(found: &[(&str, Place)], fits: impl Fn(&Place) -> bool) -> BTreeSet<u64> {
+    let fitting = found.iter().filter(|(_, place)| fits(place));
+    fitting.map(|(_, place)| place.offset).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KALLSYMS: &str = "\
+        ffffffff81000000 T _text\n\
+        ffffffff81000000 T _stext\n\
+        ffffffff81000040 T __section_start\n\
+        ffffffff81000040 t first\n\
+        ffffffff81000080 t twice\n\
+        ffffffff810000c0 t twice\n\
+        ffffffff81000100 T thunk\n\
+        ffffffff81000140 D table\n\
+        ffffffff81000180 D table_end\n\
+        ffffffff810001c0 D only_here\n\
+        ffffffff81000200 T alias_a\n\
+        ffffffff81000200 T alias_b\n\
+        ffffffff81002000 B _end\n";
+
+    fn there(offset: u64) -> Result<u64, SymbolError> {
+        let verifier = KernelSymbols::parse(KALLSYMS).unwrap();
+        let mut device = DeviceSymbols::default();
+        for (name, offset, size) in [
+            ("_text", 0, 0),
+            ("__section_start", 0x800, 0),
+            ("first", 0x900, 16),
+            ("twice", 0xa00, 16),
+            ("thunk", 0xb00, 0),
+            ("table", 0xc00, 32),
+            ("alias_a", 0xd00, 8),
+            ("alias_b", 0xe00, 8),
+        ] {
+            device.add(name, Place { offset, size });
+        }
+        let shown = verifier.describe(verifier.text() + offset).unwrap();
+        place(&shown, offset, &verifier, &device)
+    }
+
+    #[test]
+    fn symbols_are_found_by_name() {
+        assert_eq!(there(0x40), Ok(0x900));
+        assert_eq!(there(0x48), Ok(0x908));
+        assert_eq!(there(0x100), Ok(0xb00));
+        assert_eq!(there(0x140), Ok(0xc00));
+        assert_eq!(there(0x15f), Ok(0xc1f));
+    }
+
+    #[test]
+    fn what_is_not_certain_is_refused() {
+        let missing = |name: &str| Err(SymbolError::Missing(name.to_owned()));
+        let not_unique = |name: &str| Err(SymbolError::NotUnique(name.to_owned()));
+        assert_eq!(there(0x80), not_unique("twice"));
+        assert_eq!(there(0x200), not_unique("alias_a"));
+        assert_eq!(there(0x1c0), missing("only_here"));
+        let beyond = |name: &str, offset, size| {
+            Err(SymbolError::Beyond {
+                name: name.to_owned(),
+                offset,
+                size,
+            })
+        };
+        assert_eq!(there(0x160), beyond("table", 0x20, 32));
+        assert_eq!(there(0x104), beyond("thunk", 4, 0));
+    }
+}
