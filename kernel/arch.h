@@ -42,7 +42,7 @@ bool pv_arch_field_blank(u16 form, const u8 *field);
 /* Writes @value into a field that is going to lie at @place; false if it does not fit. */
 bool pv_arch_relocate(u8 *field, u64 place, u16 form, u64 value);
 
-#ifndef CONFIG_KALLSYMS_ALL
+#ifndef PV_HAVE_DATA
 /* Where a function's argument is when a probe on its start runs. The first one's index is zero. */
 unsigned long *pv_arch_argument(struct pt_regs *regs, unsigned int index);
 #endif

@@ -52,7 +52,7 @@ bool pv_arch_relocate(u8 *field, u64 place, u16 form, u64 value)
 	return false;
 }
 
-#ifndef CONFIG_KALLSYMS_ALL
+#ifndef PV_HAVE_DATA
 unsigned long *pv_arch_argument(struct pt_regs *regs, unsigned int index)
 {
 	return &regs->uregs[index];

@@ -64,7 +64,7 @@ const char *pv_arch_jit_flag_name(u64 flag)
 	}
 }
 
-#ifndef CONFIG_KALLSYMS_ALL
+#ifndef PV_HAVE_DATA
 unsigned long *pv_arch_argument(struct pt_regs *regs, unsigned int index)
 {
 	return (unsigned long *)&regs->regs[index];

@@ -60,9 +60,11 @@ static u64 pv_jit_flags(void)
 
 static u64 pv_return_thunk(void)
 {
-	if (!cpu_feature_enabled(X86_FEATURE_RETHUNK))
-		return 0;
-	return (unsigned long)*pv_data(x86_return_thunk) - pv_kernel_start();
+#ifdef PV_HAVE_RETHUNK
+	if (cpu_feature_enabled(X86_FEATURE_RETHUNK))
+		return (unsigned long)*pv_data(x86_return_thunk) - pv_kernel_start();
+#endif
+	return 0;
 }
 
 static u32 pv_cfi_mode(void)

@@ -7,9 +7,11 @@
 
 #include <linux/bpf.h>
 
+#include "manifest.h"
 #include "reason.h"
 
 /* Does as the verifier's check_attach_btf_id() does; freeing the program undoes it. */
-int pv_attach_target(struct bpf_prog *prog, struct pv_reason *reason);
+int pv_attach_target(struct bpf_prog *prog, const struct pv_manifest *manifest,
+		     const struct pv_program *record, struct pv_reason *reason);
 
 #endif /* PV_ATTACH_H */

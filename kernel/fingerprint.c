@@ -75,7 +75,7 @@ int __init pv_fingerprint_init(void)
 	int err = pv_notes_read();
 
 	if (err)
-		pr_err("%s: this kernel has no build id: %d\n", THIS_MODULE->name, err);
+		pr_err("%s: this kernel has no build id: %d\n", module_name(THIS_MODULE), err);
 	return err;
 }
 
@@ -93,7 +93,7 @@ static u64 pv_policy(void)
 	return policy;
 }
 
-#ifdef CONFIG_KALLSYMS_ALL
+#ifdef PV_HAVE_DATA
 static int pv_jit_harden(void)
 {
 	return READ_ONCE(*pv_data(bpf_jit_harden));

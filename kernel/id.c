@@ -18,7 +18,7 @@ void pv_id_exit(void)
 
 const struct bpf_prog_ops *pv_id_ops(u32 type)
 {
-	return pv_data(bpf_prog_types)[type];
+	return (*pv_data(bpf_prog_types))[type];
 }
 
 int pv_id_reserve(struct bpf_prog *prog, struct pv_reason *reason)

@@ -40,9 +40,19 @@ struct pv_bytes {
 int pv_image_parse(struct pv_image *image, u32 kind, struct pv_bytes bytes,
 		   struct pv_bytes symbols, u32 map_count, struct pv_reason *reason);
 
+/* Whether this kernel takes bytecode: it can have been built without a JIT compiler. */
+static inline bool pv_compiles(void)
+{
+#ifdef PV_NO_COMPILER
+	return false;
+#else
+	return true;
+#endif
+}
+
 static inline bool pv_is_bytecode(const struct pv_image *image)
 {
-	return le32_to_cpu(image->header->kind) == PV_IMAGE_BYTECODE;
+	return pv_compiles() && le32_to_cpu(image->header->kind) == PV_IMAGE_BYTECODE;
 }
 
 /* The address of one of the image's symbols. */

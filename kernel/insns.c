@@ -42,7 +42,7 @@ bool pv_insns_good(const struct pv_image *image, u32 function, u32 *poke)
 	const struct bpf_insn *last;
 
 	/* All functions have whole instructions, so each starts at one. */
-	if (!size || size % sizeof(struct bpf_insn) || cursor.count > BPF_COMPLEXITY_LIMIT_INSNS)
+	if (!size || size % sizeof(struct bpf_insn))
 		return false;
 	while (cursor.next < cursor.count)
 		if (!pv_insn_good(&cursor))

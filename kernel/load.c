@@ -100,6 +100,9 @@ static int pv_check_call(const struct pv_bundle *bundle, const struct pv_load *l
 		return pv_refuse(reason, -EINVAL, "flags must be zero");
 	if (load->kind != PV_IMAGE_NATIVE && load->kind != PV_IMAGE_BYTECODE)
 		return pv_refuse(reason, -EINVAL, "there are no images of kind %u", load->kind);
+	if (load->kind == PV_IMAGE_BYTECODE && !pv_compiles())
+		return pv_refuse(reason, -EOPNOTSUPP,
+				 "this kernel has no JIT compiler for BPF: it takes native images");
 	if (!pv_range_has(&bundle->target->programs, load->program))
 		return pv_refuse(reason, -ENOENT,
 				 "the bundle has no program %u for this machine's target",
@@ -186,7 +189,7 @@ static int pv_load_from(const struct pv_bundle *bundle, const struct pv_load *lo
 	if (err)
 		return err;
 
-	err = pv_program_load(program, &image, &maps, reason);
+	err = pv_program_load(&bundle->manifest, program, &image, &maps, reason);
 	pv_maps_put(&maps);
 	return err;
 }

@@ -72,13 +72,16 @@ static int pv_find_tables(struct pv_manifest *manifest, u32 size, struct pv_reas
 	manifest->map_refs = pv_table_at(header, size, &header->map_refs,
 					 sizeof(*manifest->map_refs));
 	manifest->slots = pv_table_at(header, size, &header->slots, sizeof(*manifest->slots));
+	manifest->attach_targets = pv_table_at(header, size, &header->attach_targets,
+					       sizeof(*manifest->attach_targets));
 	manifest->sections = pv_table_at(header, size, &header->sections,
 					 sizeof(*manifest->sections));
 	manifest->strings = pv_table_at(header, size, &header->strings,
 					sizeof(*manifest->strings));
 
 	if (!manifest->targets || !manifest->programs || !manifest->maps || !manifest->fields ||
-	    !manifest->map_refs || !manifest->slots || !manifest->sections || !manifest->strings)
+	    !manifest->map_refs || !manifest->slots || !manifest->attach_targets ||
+	    !manifest->sections || !manifest->strings)
 		return pv_refuse(reason, -EBADMSG, "a table of the manifest is out of bounds");
 	return 0;
 }
@@ -87,6 +90,8 @@ static bool pv_target_good(const struct pv_manifest *manifest, const struct pv_t
 static bool pv_program_good(const struct pv_manifest *manifest, const struct pv_program *program);
 static bool pv_map_good(const struct pv_manifest *manifest, const struct pv_map *map);
 static bool pv_slot_good(const struct pv_manifest *manifest, const struct pv_slot *slot);
+static bool pv_attach_target_good(const struct pv_manifest *manifest,
+				  const struct pv_attach_target *target);
 static bool pv_section_good(const struct pv_section *section);
 
 static int pv_check_records(const struct pv_manifest *manifest, struct pv_reason *reason)
@@ -118,6 +123,10 @@ static int pv_check_records(const struct pv_manifest *manifest, struct pv_reason
 	table = "slots";
 	for (i = 0; i < pv_count(&header->slots); i++)
 		if (!pv_slot_good(manifest, &manifest->slots[i]))
+			goto bad;
+	table = "attach_targets";
+	for (i = 0; i < pv_count(&header->attach_targets); i++)
+		if (!pv_attach_target_good(manifest, &manifest->attach_targets[i]))
 			goto bad;
 	return 0;
 
@@ -181,6 +190,7 @@ static bool pv_target_good(const struct pv_manifest *manifest, const struct pv_t
 static bool pv_program_good(const struct pv_manifest *manifest, const struct pv_program *program)
 {
 	const struct pv_manifest_header *header = manifest->header;
+	u32 attach_target = le32_to_cpu(program->attach_target);
 
 	return pv_name_good(program->name, sizeof(program->name)) &&
 	       pv_range_within(&program->function, &header->strings) &&
@@ -189,7 +199,9 @@ static bool pv_program_good(const struct pv_manifest *manifest, const struct pv_
 	       pv_section_ref_good(manifest, program->native, PV_SECTION_IMAGE) &&
 	       pv_section_ref_good(manifest, program->native_symbols, PV_SECTION_SYMBOLS) &&
 	       pv_section_ref_good(manifest, program->bytecode, PV_SECTION_IMAGE) &&
-	       pv_section_ref_good(manifest, program->bytecode_symbols, PV_SECTION_SYMBOLS);
+	       pv_section_ref_good(manifest, program->bytecode_symbols, PV_SECTION_SYMBOLS) &&
+	       (attach_target == PV_NONE || attach_target < pv_count(&header->attach_targets)) &&
+	       !(le32_to_cpu(program->flags) & ~PV_PROGRAM_RAISED_LIMITS);
 }
 
 static bool pv_fields_good(const struct pv_manifest *manifest, const struct pv_map *map)
@@ -245,4 +257,31 @@ static bool pv_slot_good(const struct pv_manifest *manifest, const struct pv_slo
 	default:
 		return false;
 	}
+}
+
+/* The largest values that the kernel's trampolines pass on. */
+#define PV_VALUE_MAX	16
+
+static bool pv_value_good(u8 size, u8 flags)
+{
+	return size <= PV_VALUE_MAX && !(flags & ~(PV_VALUE_STRUCT | PV_VALUE_SIGNED));
+}
+
+static bool pv_attach_target_good(const struct pv_manifest *manifest,
+				  const struct pv_attach_target *target)
+{
+	u32 unused, i;
+
+	if (target->arg_count > PV_ATTACH_ARGS_MAX || target->reserved ||
+	    le32_to_cpu(target->returns) > 1 ||
+	    !pv_range_within(&target->name, &manifest->header->strings) ||
+	    !pv_value_good(target->ret_size, target->ret_flags))
+		return false;
+	for (i = 0; i < target->arg_count; i++)
+		if (!target->arg_sizes[i] ||
+		    !pv_value_good(target->arg_sizes[i], target->arg_flags[i]))
+			return false;
+	unused = PV_ATTACH_ARGS_MAX - target->arg_count;
+	return pv_zero(target->arg_sizes + target->arg_count, unused) &&
+	       pv_zero(target->arg_flags + target->arg_count, unused);
 }

@@ -22,6 +22,7 @@ struct pv_manifest {
 	const struct pv_field *fields;
 	const __le32 *map_refs;
 	const struct pv_slot *slots;
+	const struct pv_attach_target *attach_targets;
 	const struct pv_section *sections;
 	const u8 *strings;
 };

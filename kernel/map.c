@@ -134,7 +134,7 @@ static int pv_map_check_kind(const struct bpf_map *map, const struct pv_map *exp
 				 expected->name);
 #endif
 	/* Inlined code would take an offloaded map for one of this type. */
-	if ((const char *)map->ops->map_free == pv_data(bpf_map_offload_map_free))
+	if ((const void *)map->ops->map_free == (const void *)pv_data(bpf_map_offload_map_free))
 		return pv_refuse(reason, -EINVAL, "map %s: the map is offloaded to a device",
 				 expected->name);
 	return 0;

@@ -30,8 +30,8 @@ static void pv_take_maps(struct bpf_prog *prog, struct pv_maps *maps);
 static int pv_publish(struct bpf_prog *prog, const union bpf_attr *attr,
 		      struct pv_reason *reason);
 
-int pv_program_load(const struct pv_program *record, const struct pv_image *image,
-		    struct pv_maps *maps, struct pv_reason *reason)
+int pv_program_load(const struct pv_manifest *manifest, const struct pv_program *record,
+		    const struct pv_image *image, struct pv_maps *maps, struct pv_reason *reason)
 {
 	union bpf_attr attr;
 	struct bpf_prog *prog;
@@ -53,7 +53,7 @@ int pv_program_load(const struct pv_program *record, const struct pv_image *imag
 			  prog->aux->name);
 		goto err_prog;
 	}
-	err = pv_attach_target(prog, reason);
+	err = pv_attach_target(prog, manifest, record, reason);
 	if (err)
 		goto err_security;
 	err = pv_replay(prog, image, reason);

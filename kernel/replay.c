@@ -39,11 +39,11 @@ static int pv_replay_symbols(const struct pv_image *image, struct pv_reason *rea
 	u32 i;
 
 	for (i = 0; i < count; i++) {
-		unsigned long address = pv_image_symbol(image, i);
-		const char *symbol = (const char *)address;
+		unsigned long symbol = pv_image_symbol(image, i);
 
 		/* It enables the tracing event that these print to. */
-		if (symbol == pv_data(bpf_trace_printk) || symbol == pv_data(bpf_trace_vprintk))
+		if (symbol == (unsigned long)pv_data(bpf_trace_printk) ||
+		    symbol == (unsigned long)pv_data(bpf_trace_vprintk))
 			pv_call(bpf_get_trace_printk_proto)();
 
 		if (pv_is_percpu_obj_new(symbol)) {

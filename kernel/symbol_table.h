@@ -3,11 +3,11 @@
  * The unexported symbols that the kernel part uses. This file is included several times, with
  * PV_FUNCTION(function) and PV_DATA(type, symbol) meaning something else each time: there is no
  * guard against that. A function's prototype is the one in the kernel's headers; an array is
- * here as its first element.
+ * here without its size.
  */
 
 /* Both roles. */
-#ifdef CONFIG_KALLSYMS_ALL
+#ifdef PV_HAVE_DATA
 PV_DATA(const char, _text);
 PV_DATA(const char, _end);
 PV_DATA(const int, bpf_jit_harden);
@@ -17,7 +17,7 @@ PV_DATA(const char, _etext);
 #endif
 PV_FUNCTION(btf_is_kernel);
 PV_FUNCTION(btf_is_module);
-#ifdef CONFIG_X86_64
+#ifdef PV_HAVE_RETHUNK
 PV_DATA(void (*const)(void), x86_return_thunk);
 #endif
 #ifdef PV_HAVE_CFI_MODE
@@ -29,8 +29,8 @@ PV_DATA(const char, dummy_tramp);
 
 #ifndef PV_ROLE_EXPORT
 /* The device. The JIT compiler's static jit_fill_hole() is not here: it sets bytes to 0xcc. */
-#ifdef CONFIG_KALLSYMS_ALL
-PV_DATA(const struct bpf_prog_ops *const, bpf_prog_types);
+#ifdef PV_HAVE_DATA
+PV_DATA(const struct bpf_prog_ops *const[], bpf_prog_types);
 PV_DATA(struct idr, prog_idr);
 PV_DATA(spinlock_t, prog_idr_lock);
 #endif
@@ -41,11 +41,13 @@ PV_FUNCTION(bpf_get_trace_printk_proto);
 PV_FUNCTION(bpf_iter_prog_supported);
 PV_FUNCTION(bpf_check_attach_target);
 PV_FUNCTION(bpf_get_btf_vmlinux);
+PV_FUNCTION(bpf_get_raw_tracepoint);
 PV_FUNCTION(bpf_int_jit_compile);
 PV_FUNCTION(bpf_opcode_in_insntable);
 PV_FUNCTION(bpf_prog_alloc_no_stats);
 PV_FUNCTION(bpf_prog_kallsyms_add);
 PV_FUNCTION(bpf_prog_new_fd);
+PV_FUNCTION(bpf_put_raw_tracepoint);
 PV_FUNCTION(bpf_trampoline_get);
 PV_FUNCTION(bpf_user_rnd_init_once);
 PV_FUNCTION(btf_get);
@@ -76,12 +78,16 @@ PV_FUNCTION(bpf_jit_inlines_helper_call);
 PV_FUNCTION(bpf_cgroup_storage_assign);
 #endif
 #ifdef PV_HAVE_PERCPU_KPTR
+PV_DATA(const char, bpf_percpu_obj_new_impl);
+#ifdef PV_HAVE_PERCPU_PREPARE
+PV_FUNCTION(bpf_global_percpu_ma_prepare);
+#else
 PV_DATA(struct bpf_mem_alloc, bpf_global_percpu_ma);
 PV_DATA(bool, bpf_global_percpu_ma_set);
 PV_DATA(struct mutex, bpf_percpu_ma_lock);
-PV_DATA(const char, bpf_percpu_obj_new_impl);
 PV_FUNCTION(bpf_mem_alloc_percpu_init);
 PV_FUNCTION(bpf_mem_alloc_percpu_unit_init);
+#endif
 #endif
 #ifdef CONFIG_SECURITY
 PV_FUNCTION(security_bpf);

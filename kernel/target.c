@@ -4,6 +4,7 @@
 
 #include "arch.h"
 #include "fingerprint.h"
+#include "image.h"
 #include "table.h"
 #include "target.h"
 
@@ -38,7 +39,7 @@ int pv_target_choose(const struct pv_manifest *manifest, const struct pv_target 
 		verified = !pv_verification_check(expected, &info.fingerprint, &unfit);
 		if (verified && !pv_native_check(expected, &info.fingerprint, &unfit)) {
 			*target = candidate;
-			*fit = PV_OPEN_NATIVE | PV_OPEN_BYTECODE;
+			*fit = PV_OPEN_NATIVE | (pv_compiles() ? PV_OPEN_BYTECODE : 0);
 			reason->text[0] = 0;
 			return 0;
 		}
@@ -81,12 +82,15 @@ static bool pv_same_build(const struct pv_target *target, const struct pv_machin
 	       !memcmp(target->build_id, info->build_id, info->build_id_size);
 }
 
+/* That this kernel takes. */
 static bool pv_has_bytecode(const struct pv_manifest *manifest, const struct pv_target *target)
 {
 	const struct pv_program *program = manifest->programs +
 					   le32_to_cpu(target->programs.first);
 	const struct pv_program *end = program + le32_to_cpu(target->programs.count);
 
+	if (!pv_compiles())
+		return false;
 	for (; program < end; program++)
 		if (le32_to_cpu(program->bytecode) != PV_NONE)
 			return true;

@@ -27,12 +27,12 @@
 #error "The kernel part does not know the preambles that CONFIG_CFI_CLANG puts before functions."
 #endif
 
-#ifndef CONFIG_KPROBES
+#if !defined(CONFIG_KPROBES) && !defined(PV_IN_TREE)
 #error "The kernel must be built with CONFIG_KPROBES: unexported symbols are found through it."
 #endif
 
 /* Without it, functions are found, data is not: compat/id.c has more of that. */
-#if !defined(CONFIG_KALLSYMS_ALL) && (defined(CONFIG_X86_64) || defined(PV_HAVE_PERCPU_KPTR))
+#if !defined(PV_HAVE_DATA) && (defined(CONFIG_X86_64) || defined(PV_HAVE_PERCPU_KPTR))
 #error "The kernel must be built with CONFIG_KALLSYMS_ALL: unexported data is found through it."
 #endif
 

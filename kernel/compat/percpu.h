@@ -14,17 +14,18 @@
 
 #ifdef PV_HAVE_PERCPU_KPTR
 
-static inline bool pv_is_percpu_obj_new(const char *symbol)
+static inline bool pv_is_percpu_obj_new(unsigned long symbol)
 {
-	return symbol == pv_data(bpf_percpu_obj_new_impl);
+	return symbol == (unsigned long)pv_data(bpf_percpu_obj_new_impl);
 }
 
-/* For objects of all sizes: images do not tell the sizes. What is ready already stays. */
-static inline int pv_percpu_obj_init(void)
+/* What is ready already stays. */
+static inline int pv_percpu_obj_prepare(u32 size)
 {
-	static const int sizes[] = { 16, 32, 64, 96, 128, 192, 256, 512 };
+#ifdef PV_HAVE_PERCPU_PREPARE
+	return pv_call(bpf_global_percpu_ma_prepare)(size);
+#else
 	int err = 0;
-	size_t i;
 
 	mutex_lock(pv_data(bpf_percpu_ma_lock));
 	if (!*pv_data(bpf_global_percpu_ma_set)) {
@@ -32,16 +33,29 @@ static inline int pv_percpu_obj_init(void)
 		if (!err)
 			*pv_data(bpf_global_percpu_ma_set) = true;
 	}
-	for (i = 0; !err && i < ARRAY_SIZE(sizes); i++)
+	if (!err)
 		err = pv_call(bpf_mem_alloc_percpu_unit_init)(pv_data(bpf_global_percpu_ma),
-							      sizes[i]);
+							      size);
 	mutex_unlock(pv_data(bpf_percpu_ma_lock));
+	return err;
+#endif
+}
+
+/* For objects of all sizes: images do not tell the sizes. */
+static inline int pv_percpu_obj_init(void)
+{
+	static const u32 sizes[] = { 16, 32, 64, 96, 128, 192, 256, 512 };
+	int err = 0;
+	size_t i;
+
+	for (i = 0; !err && i < ARRAY_SIZE(sizes); i++)
+		err = pv_percpu_obj_prepare(sizes[i]);
 	return err;
 }
 
 #else
 
-static inline bool pv_is_percpu_obj_new(const char *symbol)
+static inline bool pv_is_percpu_obj_new(unsigned long symbol)
 {
 	return false;
 }
