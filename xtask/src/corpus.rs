@@ -22,7 +22,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use preverify_target::debian::{Apt, DebianError};
+use preverify_target::debian::{Apt, Deb, DebianError};
 use preverify_target::{TargetError, default_cache};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -144,6 +144,15 @@ pub fn linux_source() -> Result<PathBuf, CorpusError> {
     let corpus = Corpus::at(&default_cache()?, Arch::X86_64);
     let source = selftests::source(&up_to_date(Arch::X86_64)?, &corpus)?;
     selftests::linux_source(&corpus, &source)
+}
+
+/// The package with the source of the kernel that the corpus was made from.
+pub fn linux_package() -> Result<Deb, CorpusError> {
+    let apt = Apt::open(&default_cache()?, Arch::X86_64.architecture())?;
+    if !apt.has_lists()? {
+        apt.update()?;
+    }
+    selftests::source(&apt, &Corpus::at(&default_cache()?, Arch::X86_64))
 }
 
 /// apt, with new package lists of an architecture.

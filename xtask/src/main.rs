@@ -10,6 +10,7 @@ mod corpus;
 mod demo;
 mod header;
 mod kernel;
+mod linux;
 mod packages;
 mod paths;
 mod run;
@@ -19,6 +20,7 @@ mod toolchain;
 mod vectors;
 
 use std::error::Error;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -46,6 +48,19 @@ enum Command {
     /// Measurements, written to `bench/results/`.
     #[command(subcommand)]
     Bench(Bench),
+    /// Builds a kernel from Debian's source, with the patches of `kernel/patches`, and says where it is.
+    Kernel {
+        /// What it is for
+        #[arg(value_enum)]
+        role: linux::Role,
+        #[command(flatten)]
+        arch: ArchArgs,
+    },
+    /// Writes the whole series of kernel patches, the kernel part's sources among them, as one would send it.
+    Patches {
+        /// The folder to write them to
+        out: PathBuf,
+    },
     /// Everything that passes before a landing.
     Test,
     /// Writes the kernel part's C header from `crates/abi`.
@@ -91,6 +106,8 @@ fn main() -> ExitCode {
         Command::Corpus(Corpus::Run(args)) => corpus(&args),
         Command::Bench(Bench::Load(args)) => bench::load(args.arch),
         Command::Bench(Bench::Small) => bench::small(),
+        Command::Kernel { role, arch } => linux::kernel(role, arch.arch),
+        Command::Patches { out } => linux::patches(&out),
         Command::Test => test::test(),
         Command::Header { check } => header::header(check).map_err(Into::into),
         Command::Vectors => vectors::vectors(),

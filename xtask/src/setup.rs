@@ -9,7 +9,7 @@ use crate::packages::{self, Installed, PackageError};
 use crate::run::run_command;
 
 /// What is needed, and what for.
-const NEEDED: [(&str, &str); 28] = [
+const NEEDED: [(&str, &str); 30] = [
     ("bc", "builds of kernel modules"),
     ("bison", "builds of kernel modules"),
     ("clang-19", "compiling BPF programs"),
@@ -44,6 +44,8 @@ const NEEDED: [(&str, &str); 28] = [
         "openssl",
         "checking our signatures against another implementation",
     ),
+    ("pahole", "BTF of kernels built from source"),
+    ("patch", "kernels built from source"),
     ("perl", "checkpatch, the kernel's style check"),
     ("pkg-config", "finding libelf and zlib"),
     ("python3", "the generator of libbpf's helper declarations"),

@@ -4,7 +4,7 @@
 use std::fs;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -12,14 +12,13 @@ use std::thread;
 use preverify_target::debian::{self, Apt, Deb};
 
 use super::{
-    Corpus, CorpusError, CorpusObject, Source, at, create_folder, expectations, hex_digest,
+    Corpus, CorpusError, CorpusObject, Source, create_folder, expectations, hex_digest,
     object_path, read, remove_folder, write,
 };
 use crate::arch::Arch;
 use crate::bpf::{self, CompileError, Compiler};
-use crate::run::{RunError, output, run_command};
-
-const SOURCE_PACKAGE: &str = "linux-source-6.12";
+use crate::linux;
+use crate::run::{output, run_command};
 
 /// What the selftests and bpftool need of the kernel's source.
 const SOURCE_PARTS: [&str; 5] = ["arch/x86", "include", "kernel/bpf", "scripts", "tools"];
@@ -99,13 +98,13 @@ pub(super) fn compile(corpus: &Corpus, packages: &Packages) -> Result<Selftests,
 /// The parts of a kernel's source that selftests need, unpacked.
 pub(super) fn linux_source(corpus: &Corpus, source: &Deb) -> Result<PathBuf, CorpusError> {
     let unpacked = source_folder(corpus, source);
-    unpack_source(source, &unpacked)?;
+    linux::unpack(source, &SOURCE_PARTS, &unpacked)?;
     Ok(unpacked)
 }
 
 /// Downloads the kernel's source.
 pub(super) fn source(apt: &Apt, corpus: &Corpus) -> Result<Deb, CorpusError> {
-    let debs = apt.download(&[SOURCE_PACKAGE], &corpus.debs())?;
+    let debs = apt.download(&[linux::PACKAGE], &corpus.debs())?;
     Ok(debs.into_iter().next().expect("one file for each package"))
 }
 
@@ -219,7 +218,7 @@ impl Linux {
 
     fn prepare(corpus: &Corpus, packages: &Packages) -> Result<Self, CorpusError> {
         let linux = Self::at(corpus, packages);
-        unpack_source(&packages.source, &linux.source)?;
+        linux::unpack(&packages.source, &SOURCE_PARTS, &linux.source)?;
         linux.make_bpftool()?;
         if let (Some(headers), Some(types)) = (&packages.headers, &linux.types) {
             let contents = debian::unpack(headers, &corpus.unpacked())?;
@@ -297,60 +296,4 @@ impl Linux {
 
 fn source_folder(corpus: &Corpus, source: &Deb) -> PathBuf {
     corpus.shared.join("linux").join(&source.stem)
-}
-
-/// Unpacks the source's tar file, which is inside the package.
-fn unpack_source(deb: &Deb, folder: &Path) -> Result<(), CorpusError> {
-    if folder.exists() {
-        return Ok(());
-    }
-    println!("unpacking {}", deb.stem);
-    let partial = folder.with_extension("partial");
-    remove_folder(&partial)?;
-    create_folder(&partial)?;
-    let member = format!("./usr/src/{SOURCE_PACKAGE}.tar.xz");
-    let mut package = start(
-        Command::new("dpkg-deb")
-            .arg("--fsys-tarfile")
-            .arg(&deb.path)
-            .stdout(Stdio::piped()),
-    )?;
-    let mut member = start(
-        Command::new("tar")
-            .args(["--extract", "--to-stdout", &member])
-            .stdin(piped(&mut package))
-            .stdout(Stdio::piped()),
-    )?;
-    let mut parts = start(
-        Command::new("tar")
-            .args(["--extract", "--xz", "--strip-components=1", "--directory"])
-            .arg(&partial)
-            .args(SOURCE_PARTS.map(|part| format!("{SOURCE_PACKAGE}/{part}")))
-            .stdin(piped(&mut member)),
-    )?;
-    finish("tar", &mut parts)?;
-    finish("tar", &mut member)?;
-    finish("dpkg-deb", &mut package)?;
-    fs::rename(&partial, folder).map_err(at(folder))
-}
-
-fn start(command: &mut Command) -> Result<Child, CorpusError> {
-    let name = command.get_program().to_string_lossy().into_owned();
-    Ok(command.spawn().map_err(|cause| RunError::Start {
-        command: name,
-        cause,
-    })?)
-}
-
-fn piped(child: &mut Child) -> Stdio {
-    child.stdout.take().expect("was started with a pipe").into()
-}
-
-fn finish(name: &str, child: &mut Child) -> Result<(), CorpusError> {
-    let command = name.to_owned();
-    match child.wait() {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(RunError::Failed { command, status }.into()),
-        Err(cause) => Err(RunError::Start { command, cause }.into()),
-    }
 }

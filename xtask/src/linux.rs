@@ -1,0 +1,162 @@
+//! `cargo xtask kernel`: kernels built from Debian's source with the patches of `kernel/patches`, for devices without a
+//! verifier and for verifiers without the limits.
+//!
+//! One folder of objects for each architecture serves all roles: what a change of the configuration does not touch is
+//! not compiled again. What comes out is kept by the digest of all that went in.
+
+mod build;
+mod config;
+mod source;
+
+use std::error::Error;
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use preverify_target::debian::Deb;
+use preverify_target::default_cache;
+use sha2::{Digest, Sha256};
+
+pub use self::source::{PACKAGE, unpack};
+use crate::arch::Arch;
+use crate::corpus;
+use crate::paths::workspace;
+
+/// What a kernel is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Role {
+    /// Devices: no verifier, no JIT compiler, no BTF; the kernel part is built in.
+    Device,
+    /// The same, but with the JIT compiler: it takes bytecode, too.
+    Compiler,
+    /// Verifier VMs: the verifier's limits are parameters.
+    Verifier,
+    /// What the others are measured against: the same options, and all of BPF as Linux has it.
+    Stock,
+    /// The stock kernel without the verifier, to be measured.
+    NoVerifier,
+    /// The stock kernel without verifier and JIT compiler, to be measured.
+    NoCompiler,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Device => "device",
+            Self::Compiler => "compiler",
+            Self::Verifier => "verifier",
+            Self::Stock => "stock",
+            Self::NoVerifier => "no-verifier",
+            Self::NoCompiler => "no-compiler",
+        })
+    }
+}
+
+/// A kernel that was built.
+pub struct Built {
+    folder: PathBuf,
+}
+
+impl Built {
+    /// The file that boots.
+    pub fn image(&self) -> PathBuf {
+        self.folder.join("image")
+    }
+
+    /// The ELF file with its symbols, without debug information.
+    pub fn vmlinux(&self) -> PathBuf {
+        self.folder.join("vmlinux")
+    }
+
+    /// Its BTF.
+    pub fn btf(&self) -> PathBuf {
+        self.folder.join("btf")
+    }
+
+    /// Its configuration.
+    pub fn config(&self) -> PathBuf {
+        self.folder.join("config")
+    }
+
+    /// Its `/lib/modules/RELEASE`, if it has modules.
+    pub fn modules(&self) -> PathBuf {
+        self.folder.join("modules")
+    }
+
+    /// What modules are built against, if it has modules.
+    pub fn headers(&self) -> PathBuf {
+        self.folder.join("headers")
+    }
+}
+
+/// Builds a kernel, unless it is there, and says where everything is.
+pub fn kernel(role: Role, arch: Arch) -> Result<(), Box<dyn Error>> {
+    let built = build(role, arch)?;
+    println!("the {role} kernel for {arch}:");
+    let things = [
+        ("kernel", built.image()),
+        ("with symbols", built.vmlinux()),
+        ("BTF", built.btf()),
+        ("configuration", built.config()),
+        ("modules", built.modules()),
+        ("headers", built.headers()),
+    ];
+    for (what, path) in things.iter().filter(|(_, path)| path.exists()) {
+        println!("  {what:14} {}", path.display());
+    }
+    Ok(())
+}
+
+/// Builds a kernel, unless it is there.
+pub fn build(role: Role, arch: Arch) -> Result<Built, Box<dyn Error>> {
+    let cache = default_cache()?.join("linux");
+    let source = corpus::linux_package()?;
+    let fragments = config::fragments(role, arch)?;
+    let id = id(&source, &fragments, role, arch)?;
+    let folder = cache.join(format!("{role}-{arch}-{id}"));
+    if !folder.exists() {
+        let tree = source::patched(&cache, &source)?;
+        let objects = cache.join(format!("objects-{arch}"));
+        build::build(&tree, &objects, &fragments, arch, &folder)?;
+    }
+    Ok(Built { folder })
+}
+
+/// Writes the whole patch series, with the kernel part's sources as a patch of its own.
+pub fn patches(out: &Path) -> Result<(), Box<dyn Error>> {
+    let cache = default_cache()?.join("linux");
+    source::series(&cache, &corpus::linux_package()?, out)
+}
+
+/// Tells builds apart: what they are made of, and by what.
+fn id(
+    source: &Deb,
+    fragments: &[PathBuf],
+    role: Role,
+    arch: Arch,
+) -> Result<String, Box<dyn Error>> {
+    let mut digest = Sha256::new();
+    digest.update(&source.stem);
+    digest.update(format!("{role} {arch}"));
+    digest.update(build::tool_versions(arch)?);
+    let mut files = fragments.to_vec();
+    files.extend(source::patch_files()?);
+    files.extend(source::part_files()?);
+    for file in files {
+        let name = file
+            .strip_prefix(workspace())?
+            .to_string_lossy()
+            .into_owned();
+        let contents = fs::read(&file)?;
+        digest.update(name.len().to_le_bytes());
+        digest.update(&name);
+        digest.update(contents.len().to_le_bytes());
+        digest.update(contents);
+    }
+    let digest = digest.finalize();
+    Ok(digest[..8]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect())
+}
