@@ -76,9 +76,11 @@ impl Btf {
         }
         let types = read_types(types)?;
         check_references(&types)?;
-        let mut levels = Levels::of(&types, &strings);
-        for id in (0..).take(types.len()) {
-            levels.below(id, 0).ok_or(BtfError::Levels(id))?;
+        for way in [Way::Spelled, Way::Held] {
+            let mut levels = Levels::of(&types, &strings, way);
+            for id in (0..).take(types.len()) {
+                levels.below(id, 0).ok_or(BtfError::Levels(id))?;
+            }
         }
         Ok(Self::new(types, strings))
     }
@@ -224,19 +226,29 @@ fn check_references(types: &[Type]) -> Result<(), BtfError> {
     Ok(())
 }
 
-/// Counts how deep what must be looked into to understand a type lies in it. Where a type is only pointed to, that is
-/// nothing if it has a name.
+/// How types are gone into.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Through pointers, to where types have names.
+    Spelled,
+    /// To all that a value consists of.
+    Held,
+}
+
+/// Counts how deep types lie in each other.
 struct Levels<'a> {
     types: &'a [Type],
     strings: &'a [u8],
+    way: Way,
     known: Vec<Option<u32>>,
 }
 
 impl<'a> Levels<'a> {
-    fn of(types: &'a [Type], strings: &'a str) -> Self {
+    fn of(types: &'a [Type], strings: &'a str, way: Way) -> Self {
         Self {
             types,
             strings: strings.as_bytes(),
+            way,
             known: vec![None; types.len()],
         }
     }
@@ -250,9 +262,8 @@ impl<'a> Levels<'a> {
             None => {
                 let types = self.types;
                 let mut most = 0;
-                for target in references(&types[index]) {
-                    let pointed = matches!(types[index], Type::Pointer(_));
-                    if !(pointed && self.has_name(target)) {
+                if !self.ends_at(&types[index]) {
+                    for target in references(&types[index]) {
                         most = most.max(self.below(target, above + 1)? + 1);
                     }
                 }
@@ -263,12 +274,16 @@ impl<'a> Levels<'a> {
         (above + count <= MOST_LEVELS).then_some(count)
     }
 
-    fn has_name(&self, id: TypeId) -> bool {
-        match self.types[id as usize] {
-            Type::Composite { name, .. } | Type::Typedef { name, .. } => self
-                .strings
+    fn ends_at(&self, found: &Type) -> bool {
+        let has_name = |name: u32| {
+            self.strings
                 .get(name as usize)
-                .is_some_and(|first| *first != 0),
+                .is_some_and(|first| *first != 0)
+        };
+        match (self.way, found) {
+            (Way::Held, Type::Pointer(_)) => true,
+            (Way::Spelled, Type::Typedef { .. }) => true,
+            (Way::Spelled, Type::Composite { name, .. }) => has_name(*name),
             _ => false,
         }
     }
@@ -359,7 +374,9 @@ mod tests {
         }
         let mut types = Builder::default();
         let pointer = types.pointer(2);
+        let array = types.array(3, 1);
         types.composite(Kind::Struct, "list", 8, &[("next", pointer, 0)]);
+        assert_eq!((pointer, array), (1, 2));
         let btf = types.btf();
         assert_eq!(crate::Comparison::new(&btf, &btf).all(), []);
     }
