@@ -15,6 +15,7 @@ use preverify_target::TargetError;
 use preverify_vm::VmError;
 
 use crate::diagnosis::Diagnosis;
+use crate::limits;
 use crate::other_kernel::Mismatch;
 
 /// Why an object did not become a bundle.
@@ -253,12 +254,20 @@ impl fmt::Display for Verdict<'_> {
             (Stage::Export, None) => writeln!(f, "the object cannot be exported: {error}")?,
         }
         if !verifier_log.trim().is_empty() {
-            return write!(f, "{}", Diagnosis::of(verifier_log));
+            write!(f, "{}", Diagnosis::of(verifier_log))?;
+        } else {
+            for line in libbpf_log.lines().filter(|line| !line.trim().is_empty()) {
+                writeln!(f, "  {line}")?;
+            }
         }
-        for line in libbpf_log.lines().filter(|line| !line.trim().is_empty()) {
-            writeln!(f, "  {line}")?;
+        match limits::reached(self.0) {
+            Some(limit) => writeln!(
+                f,
+                "  it is too complex for the verifier's limits; kernels of `cargo xtask kernel verifier` go farther with \
+                 --limits {limit}="
+            ),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 

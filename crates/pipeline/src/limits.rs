@@ -3,7 +3,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use preverify_protocol::WantedLimits;
+use preverify_protocol::{Rejection, Stage, WantedLimits};
 use preverify_target::Target;
 
 /// How far a verification may go.
@@ -40,6 +40,22 @@ impl Limits {
             time,
             ..Self::default()
         }
+    }
+}
+
+/// The limit that a verifier has run into, if that is why it rejects a program.
+pub(crate) fn reached(rejection: &Rejection) -> Option<&'static str> {
+    /// Of programs that are longer than any may be.
+    const E2BIG: i32 = 7;
+    let log = &rejection.verifier_log;
+    if log.contains("jumps is too complex") {
+        Some("jumps")
+    } else if log.contains("BPF program is too large. Processed ")
+        || (rejection.stage == Stage::Verify && rejection.errno.abs() == E2BIG && log.is_empty())
+    {
+        Some("insns")
+    } else {
+        None
     }
 }
 
@@ -190,6 +206,24 @@ mod tests {
         assert_eq!(limits.verifier.insns, None);
         assert_eq!(limits.memory_mib, None);
         assert_eq!(limits.time, Limits::default().time);
+    }
+
+    #[test]
+    fn limits_that_are_reached_are_known() {
+        let rejection = |errno, verifier_log: &str| Rejection {
+            stage: Stage::Verify,
+            program: Some("f".into()),
+            errno,
+            verifier_log: verifier_log.into(),
+            libbpf_log: String::new(),
+        };
+        let large = rejection(-7, "BPF program is too large. Processed 1000001 insn\n");
+        assert_eq!(reached(&large), Some("insns"));
+        let jumps = rejection(-14, "The sequence of 8193 jumps is too complex.\n");
+        assert_eq!(reached(&jumps), Some("jumps"));
+        assert_eq!(reached(&rejection(-7, "")), Some("insns"));
+        assert_eq!(reached(&rejection(-13, "R1 invalid mem access\n")), None);
+        assert_eq!(reached(&rejection(-13, "")), None);
     }
 
     #[test]

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR MIT */
+/* Eighteen branches, each of which makes another sum: 262,144 paths, and no two of them meet in one state. */
+#include <linux/types.h>
+#include <linux/bpf.h>
+
+#include <bpf/bpf_helpers.h>
+
+struct bytes {
+	__u8 at[1 << 18];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct bytes);
+} table SEC(".maps");
+
+#define BRANCH(n)							\
+	asm volatile("if %[bits] & %[bit] goto +1\n"			\
+		     "%[sum] += %[bit]\n"				\
+		     : [sum] "+r"(sum)					\
+		     : [bits] "r"(bits), [bit] "i"(1 << (n)))
+
+SEC("xdp")
+int paths(struct xdp_md *ctx)
+{
+	struct bytes *bytes;
+	__u64 sum = 0, bits;
+	__u32 key = 0;
+
+	bits = ctx->data_end - ctx->data;
+	bytes = bpf_map_lookup_elem(&table, &key);
+	if (!bytes)
+		return XDP_ABORTED;
+	BRANCH(0); BRANCH(1); BRANCH(2); BRANCH(3); BRANCH(4); BRANCH(5); BRANCH(6); BRANCH(7);
+	BRANCH(8); BRANCH(9); BRANCH(10); BRANCH(11); BRANCH(12); BRANCH(13); BRANCH(14); BRANCH(15);
+	BRANCH(16); BRANCH(17);
+	bytes->at[sum]++;
+	return XDP_PASS;
+}
+
+char _license[] SEC("license") = "Dual MIT/GPL";
