@@ -22,6 +22,14 @@ pub const BINARIES_VARIABLE: &str = "PREVERIFY_BINARIES";
 /// Names the folder with the compiled programs of `tests/programs/`.
 pub const OBJECTS_VARIABLE: &str = "PREVERIFY_TEST_OBJECTS";
 
+/// Names the kernel that devices of [`TWO_KERNELS`] boot.
+pub const DEVICE_KERNEL_VARIABLE: &str = "PREVERIFY_DEVICE_KERNEL";
+/// The target whose devices have no verifier: `cargo xtask kernel` builds its kernels.
+pub const TWO_KERNELS: &str = "linux-device-x86_64";
+
+/// The target whose verifier has its limits as parameters: `cargo xtask kernel` builds its kernel.
+pub const VERIFIER_KERNEL: &str = "linux-verifier-x86_64";
+
 /// Where the signer's certificate lies on devices.
 const CERTIFICATE: &str = "/etc/preverify.x509";
 /// How long one object may take.
@@ -34,6 +42,8 @@ pub struct Lab {
     /// Whom devices trust.
     pub signer: Signer,
     binaries: PathBuf,
+    /// What devices boot, if that is another kernel than the target verifies with.
+    device_kernel: Option<PathBuf>,
 }
 
 /// What a laboratory lacks.
@@ -103,7 +113,38 @@ impl Lab {
             target,
             signer,
             binaries: binaries.to_owned(),
+            device_kernel: None,
         }
+    }
+
+    /// The same, with devices that boot another kernel, as boot loaders take it.
+    pub fn with_devices_of(self, kernel: PathBuf) -> Self {
+        Self {
+            device_kernel: Some(kernel),
+            ..self
+        }
+    }
+
+    /// A laboratory for [`TWO_KERNELS`], which must be there, with devices that boot what [`DEVICE_KERNEL_VARIABLE`]
+    /// names.
+    pub fn of_two_kernels() -> Result<Self, LabError> {
+        let target = Store::open(&default_cache()?)?.get(TWO_KERNELS)?;
+        let lab = Self::on(target, signer()?, &built(BINARIES_VARIABLE)?);
+        Ok(lab.with_devices_of(built(DEVICE_KERNEL_VARIABLE)?))
+    }
+
+    /// A laboratory for [`VERIFIER_KERNEL`], which must be there.
+    pub fn of_verifier_kernel() -> Result<Self, LabError> {
+        let target = Store::open(&default_cache()?)?.get(VERIFIER_KERNEL)?;
+        // It has the kernel part built in.
+        let kernel = target.kernel();
+        let lab = Self::on(target, signer()?, &built(BINARIES_VARIABLE)?);
+        Ok(lab.with_devices_of(kernel))
+    }
+
+    /// Whether devices boot another kernel than the target verifies with.
+    pub fn has_two_kernels(&self) -> bool {
+        self.device_kernel.is_some()
     }
 
     /// The compiled program `tests/programs/NAME.bpf.c`, for the target's architecture.
@@ -143,6 +184,14 @@ impl Lab {
             mode: 0o644,
             contents: Contents::Bytes(self.signer.certificate().to_der().to_vec()),
         });
+        options.kernel = options.kernel.or_else(|| self.device_kernel.clone());
+        let (machine, _) = self.target.boot_device(&options)?;
+        Ok(Device::new(machine))
+    }
+
+    /// Boots a machine with the kernel that the target verifies with, for what is loaded as ever.
+    pub fn boot_verifying(&self, mut options: DeviceOptions) -> Result<Device, LabError> {
+        options.kernel = Some(self.target.kernel());
         let (machine, _) = self.target.boot_device(&options)?;
         Ok(Device::new(machine))
     }

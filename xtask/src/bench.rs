@@ -2,6 +2,7 @@
 
 mod load;
 mod plot;
+mod size;
 mod small;
 
 use std::error::Error;
@@ -14,6 +15,7 @@ use crate::arch::Arch;
 use crate::paths::workspace;
 
 pub use load::load;
+pub use size::size;
 pub use small::small;
 
 /// Where what measures on a device lies there.

@@ -108,7 +108,7 @@ pub fn build_examples(arch: Arch) -> Result<(), CompileError> {
 
 /// Compiles the programs of `examples/`; returns the objects.
 pub fn examples(arch: Arch) -> Result<Vec<PathBuf>, CompileError> {
-    compile_all(arch, "examples")
+    compile_all(&own_compiler(arch), "examples", &objects(arch))
 }
 
 /// Compiles the programs of `examples/`; returns the object of one of them, `NAME.bpf.c`.
@@ -122,8 +122,22 @@ pub fn example(arch: Arch, name: &str) -> Result<PathBuf, Box<dyn Error>> {
 
 /// Compiles the programs of tests; returns the folder with the objects.
 pub fn test_programs(arch: Arch) -> Result<PathBuf, CompileError> {
-    compile_all(arch, "tests/programs")?;
+    compile_all(&own_compiler(arch), "tests/programs", &objects(arch))?;
     Ok(objects(arch))
+}
+
+/// Compiles the programs that are too complex for stock kernels. One is of the kernel's own tests.
+pub fn complex_programs(arch: Arch, linux_source: &Path) -> Result<(), CompileError> {
+    let selftests = linux_source.join("tools/testing/selftests/bpf");
+    let mut compiler = own_compiler(arch);
+    compiler.includes = vec![
+        selftests.join("progs"),
+        selftests,
+        linux_source.join("tools/include/uapi"),
+    ];
+    let folder = "tests/programs/complex";
+    compile_all(&compiler, folder, &objects(arch).join("complex"))?;
+    Ok(())
 }
 
 /// How our own programs are compiled.
@@ -145,10 +159,12 @@ pub fn objects(arch: Arch) -> PathBuf {
     }
 }
 
-fn compile_all(arch: Arch, folder: &str) -> Result<Vec<PathBuf>, CompileError> {
-    let compiler = own_compiler(arch);
-    let objects = objects(arch);
-    fs::create_dir_all(&objects).map_err(at(&objects))?;
+fn compile_all(
+    compiler: &Compiler,
+    folder: &str,
+    objects: &Path,
+) -> Result<Vec<PathBuf>, CompileError> {
+    fs::create_dir_all(objects).map_err(at(objects))?;
     sources(&workspace().join(folder))?
         .iter()
         .map(|source| {

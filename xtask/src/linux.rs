@@ -14,12 +14,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
+use preverify_lab::Lab;
 use preverify_target::debian::Deb;
-use preverify_target::default_cache;
+use preverify_target::{
+    AddRequest, DeviceFiles, HardwareRequest, KernelFiles, Source, Store, Target, TargetError,
+    default_cache,
+};
 use sha2::{Digest, Sha256};
 
 pub use self::source::{PACKAGE, unpack};
 use crate::arch::Arch;
+use crate::artifacts::Binaries;
 use crate::corpus;
 use crate::paths::workspace;
 
@@ -121,6 +126,47 @@ pub fn build(role: Role, arch: Arch) -> Result<Built, Box<dyn Error>> {
         build::build(&tree, &objects, &fragments, arch, &folder)?;
     }
     Ok(Built { folder })
+}
+
+/// The target whose devices run a kernel of this role, and a laboratory for it. The kernels are built if they are not
+/// there.
+pub fn lab(role: Role, arch: Arch, binaries: &Binaries) -> Result<Lab, Box<dyn Error>> {
+    let (target, device) = target(role, arch)?;
+    let lab = Lab::on(target, preverify_lab::signer()?, binaries.folder());
+    Ok(lab.with_devices_of(device.image()))
+}
+
+/// The target whose devices run a kernel of this role, and that kernel. What was there under its name goes, if it is
+/// of other kernels.
+pub fn target(role: Role, arch: Arch) -> Result<(Target, Built), Box<dyn Error>> {
+    let verifier = build(Role::Verifier, arch)?;
+    let device = build(role, arch)?;
+    let store = Store::open(&default_cache()?)?;
+    let name = format!("linux-{role}-{arch}");
+    let request = AddRequest {
+        source: Source::Files(KernelFiles {
+            kernel: verifier.image(),
+            modules: verifier.modules(),
+            headers: verifier.headers(),
+        }),
+        name: Some(name.clone()),
+        hardware: HardwareRequest::default(),
+        btf: None,
+        device: (role != Role::Verifier).then(|| DeviceFiles {
+            kernel: device.vmlinux(),
+            btf: device.btf(),
+        }),
+        fingerprint: None,
+    };
+    let mut say = |step: &str| println!("{step}");
+    let added = match store.add(&request, &mut say) {
+        Err(TargetError::Exists { .. }) => {
+            store.remove(&name)?;
+            store.add(&request, &mut say)?
+        }
+        added => added?,
+    };
+    Ok((added.target, device))
 }
 
 /// Writes the whole patch series, with the kernel part's sources as a patch of its own.

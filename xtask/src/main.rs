@@ -86,6 +86,8 @@ enum Bench {
     Load(ArchArgs),
     /// A board with little memory, and programs that are heavy to verify.
     Small,
+    /// Kernels without the verifier, the JIT compiler and BTF, against the stock one.
+    Size(ArchArgs),
 }
 
 #[derive(Subcommand)]
@@ -106,6 +108,7 @@ fn main() -> ExitCode {
         Command::Corpus(Corpus::Run(args)) => corpus(&args),
         Command::Bench(Bench::Load(args)) => bench::load(args.arch),
         Command::Bench(Bench::Small) => bench::small(),
+        Command::Bench(Bench::Size(args)) => bench::size(args.arch),
         Command::Kernel { role, arch } => linux::kernel(role, arch.arch),
         Command::Patches { out } => linux::patches(&out),
         Command::Test => test::test(),
@@ -131,6 +134,11 @@ fn build() -> Result<(), Box<dyn Error>> {
 }
 
 fn corpus(args: &corpus::RunArgs) -> Result<(), Box<dyn Error>> {
+    if let Some((role, arch)) = args.built() {
+        let binaries = artifacts::binaries(&[arch])?;
+        let lab = linux::lab(role, arch, &binaries)?;
+        return Ok(corpus::run(args, &lab)?);
+    }
     let kernel: DebianKernel = args.target().parse()?;
     let binaries = artifacts::binaries(&[kernel.architecture().into()])?;
     let lab = binaries.lab(args.target(), preverify_lab::signer()?)?;

@@ -6,10 +6,13 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
-use preverify_lab::{AGENT_VARIABLE, BINARIES_VARIABLE, OBJECTS_VARIABLE, signer};
+use preverify_lab::{
+    AGENT_VARIABLE, BINARIES_VARIABLE, DEVICE_KERNEL_VARIABLE, OBJECTS_VARIABLE, signer,
+};
 use preverify_target::default_cache;
 
 use crate::arch::Arch;
+use crate::linux::{self, Role};
 use crate::run::{run, run_command};
 use crate::{artifacts, bpf, corpus, demo, header, kernel, setup};
 
@@ -82,10 +85,16 @@ pub fn test() -> Result<(), Box<dyn Error>> {
     }
 
     stage("the kernel part, for each supported kernel");
-    kernel::check_style(&corpus::linux_source()?)?;
+    let linux_source = corpus::linux_source()?;
+    kernel::check_style(&linux_source)?;
     for target in kernel::TARGETS {
         kernel::check(&binaries.lab(target, signer()?)?)?;
     }
+
+    stage("kernels from source: verifiers without the limits, devices without a verifier");
+    linux::target(Role::Verifier, Arch::X86_64)?;
+    let without_verifier = linux::lab(Role::Device, Arch::X86_64, &binaries)?;
+    bpf::complex_programs(Arch::X86_64, &linux_source)?;
 
     stage("tests in virtual machines");
     run_command(
@@ -100,7 +109,11 @@ pub fn test() -> Result<(), Box<dyn Error>> {
             ])
             .env(AGENT_VARIABLE, binaries.folder())
             .env(BINARIES_VARIABLE, binaries.folder())
-            .env(OBJECTS_VARIABLE, bpf::objects(Arch::X86_64)),
+            .env(OBJECTS_VARIABLE, bpf::objects(Arch::X86_64))
+            .env(
+                DEVICE_KERNEL_VARIABLE,
+                linux::build(Role::Device, Arch::X86_64)?.image(),
+            ),
     )?;
 
     stage("the sample of real objects: verified, proved, loaded, run, native and by bytecode");
@@ -108,6 +121,9 @@ pub fn test() -> Result<(), Box<dyn Error>> {
         &corpus::RunArgs::sample(preverify_lab::TARGET),
         &binaries.lab(preverify_lab::TARGET, signer()?)?,
     )?;
+
+    stage("the same sample on a device without verifier, JIT compiler and BTF");
+    corpus::run(&corpus::RunArgs::sample_on_devices(), &without_verifier)?;
 
     stage("the demo");
     demo::demo(Arch::X86_64)?;

@@ -1,6 +1,8 @@
 //! `preverify-probe CASES ANSWERS`: reads cases from one file, writes the answers into another.
+//! `preverify-probe classic`: tries classic filters.
 
 mod capabilities;
+mod classic;
 
 use std::error::Error;
 use std::fs::{self, File, OpenOptions};
@@ -21,7 +23,8 @@ fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     let outcome = match arguments.as_slice() {
         [cases, answers] => answer_all(cases.as_ref(), answers.as_ref()),
-        _ => Err("usage: preverify-probe CASES ANSWERS".into()),
+        [only] if only == "classic" => classic::classic(),
+        _ => Err("usage: preverify-probe CASES ANSWERS, or preverify-probe classic".into()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -142,6 +142,15 @@ fn places_of_linux_6_1() {
     subject.filters_do_not_stay();
 }
 
+/// There, what functions and hooks are like is in the bundle.
+#[test]
+fn places_of_a_kernel_without_verifier_and_btf() {
+    let lab = Lab::of_two_kernels().unwrap();
+    let mut subject = Subject::new(lab, &["attach", "attach_new"]);
+    let tables = [EVERYWHERE, MULTI_KPROBES, PACKETS];
+    subject.run_until_terminated(&[("attach", &tables), ("attach_new", &[NEW])]);
+}
+
 struct Subject {
     device: Device,
 }

@@ -22,6 +22,7 @@ use super::expectations::Verdict;
 use super::report::{self, BY_STOCK, Images, Load, Row};
 use super::{CorpusError, CorpusObject, objects};
 use crate::arch::Arch;
+use crate::linux::Role;
 use crate::paths::{target_dir, workspace};
 
 /// What one object may take to verify. The heaviest that are accepted take 30 s on emulated machines.
@@ -48,6 +49,12 @@ pub struct Args {
     /// The kernel, as in `debian:6.1-arm64`; its architecture's objects are taken
     #[arg(long, default_value = preverify_lab::TARGET)]
     target: String,
+    /// Kernels of `cargo xtask kernel` instead: devices run this one, the verifier kernel verifies
+    #[arg(long, value_enum, conflicts_with = "target")]
+    built: Option<Role>,
+    /// The architecture of those kernels
+    #[arg(long, value_enum, default_value_t = Arch::X86_64, requires = "built")]
+    arch: Arch,
     /// What devices load; both, one after the other, if not given
     #[arg(long, value_enum)]
     image: Option<Images>,
@@ -60,8 +67,24 @@ impl Args {
             filter: Vec::new(),
             sample: true,
             target: target.into(),
+            built: None,
+            arch: Arch::X86_64,
             image: None,
         }
+    }
+
+    /// The fixed sample, for devices with machine code alone and no verifier.
+    pub fn sample_on_devices() -> Self {
+        Self {
+            built: Some(Role::Device),
+            image: Some(Images::Native),
+            ..Self::sample(preverify_lab::TARGET)
+        }
+    }
+
+    /// The kernel of `cargo xtask kernel` that devices run, if that is asked for.
+    pub fn built(&self) -> Option<(Role, Arch)> {
+        Some((self.built?, self.arch))
     }
 
     /// The kernel.
@@ -136,7 +159,8 @@ pub fn run(args: &Args, lab: &Lab) -> Result<(), RunCorpusError> {
     }
     println!("each object: {}", results.display());
     // The sample was chosen on one kernel: others take less of it, or do not come to an end with it.
-    let excused = |row: &Row| row.stopped_by_stock() && args.target != preverify_lab::TARGET;
+    let usual = args.built.is_none() && args.target == preverify_lab::TARGET;
+    let excused = |row: &Row| row.stopped_by_stock() && !usual;
     let short = rows.iter().filter(|row| !row.whole_way() && !excused(row));
     let short = short.count();
     match args.sample && short > 0 {
@@ -193,6 +217,8 @@ struct Machines<'a> {
     images: &'a [Images],
     verifier: Option<Verifier<'a>>,
     device: Option<Device>,
+    /// What loads objects as ever, where devices have a kernel that does not.
+    stock: Option<Device>,
     served: usize,
 }
 
@@ -203,6 +229,7 @@ impl<'a> Machines<'a> {
             images,
             verifier: None,
             device: None,
+            stock: None,
             served: 0,
         }
     }
@@ -225,10 +252,12 @@ impl<'a> Machines<'a> {
             Err(Failure::Object(reason)) => row.stopped(reason),
             Err(Failure::Device(error)) => {
                 self.device = None;
+                self.stock = None;
                 row.stopped(format!("device: {error}"));
             }
             Err(Failure::StockDevice(error)) => {
                 self.device = None;
+                self.stock = None;
                 row.stopped(format!("{BY_STOCK}device: {error}"));
             }
             Err(Failure::Listing { listed, cause }) => {
@@ -265,10 +294,10 @@ impl<'a> Machines<'a> {
     /// Leaves out what the stock kernel does not take, as the object's own user space would.
     fn settle(&mut self, object: &mut Object, row: &mut Row) -> Result<(), Failure> {
         for _ in 0..ATTEMPTS {
-            let reply = self.device()?.load_stock(request(object, false))?;
+            let reply = self.stock()?.load_stock(request(object, false))?;
             match reply {
                 LoadReply::Accepted(loaded) => {
-                    self.device()?.unload_stock(loaded.handle)?;
+                    self.stock()?.unload_stock(loaded.handle)?;
                     let programs = loaded.programs.into_iter();
                     row.accepted = programs.map(|program| program.function).collect();
                     return match row.accepted.is_empty() {
@@ -341,9 +370,9 @@ impl<'a> Machines<'a> {
         row: &mut Row,
     ) -> Result<(), Failure> {
         let images = self.images;
+        let first = stock_runs(self.stock()?, object, verified, 0).map_err(Failure::of_stock)?;
         let device = self.device()?;
         device.put(BUNDLE, 0o644, bundle.to_bytes())?;
-        let first = stock_runs(device, object, verified, 0).map_err(Failure::of_stock)?;
         let mut ours = Vec::new();
         for &images in images {
             if !verified
@@ -357,25 +386,32 @@ impl<'a> Machines<'a> {
             row.loads.insert(images, load);
             ours.push((images, runs));
         }
-        let second = stock_runs(device, object, verified, AGAIN)?;
+        device.healthy_log()?;
+        let second = stock_runs(self.stock()?, object, verified, AGAIN)?;
         for (images, runs) in ours {
             let load = row.loads.entry(images).or_default();
             load.runs = Comparison::of(&first, &runs, &second);
         }
-        device.healthy_log()?;
+        self.stock()?.healthy_log()?;
         Ok(())
     }
 
     fn device(&mut self) -> Result<&mut Device, Failure> {
         if self.device.is_none() {
-            let options = DeviceOptions {
-                memory_mib: Some(2048),
-                cpus: Some(2),
-                ..DeviceOptions::default()
-            };
-            self.device = Some(self.lab.boot(options).map_err(Failure::Lab)?);
+            self.device = Some(self.lab.boot(machine()).map_err(Failure::Lab)?);
         }
         Ok(self.device.as_mut().expect("was just made"))
+    }
+
+    /// The device, unless its kernel does not verify.
+    fn stock(&mut self) -> Result<&mut Device, Failure> {
+        if !self.lab.has_two_kernels() {
+            return self.device();
+        }
+        if self.stock.is_none() {
+            self.stock = Some(self.lab.boot_verifying(machine()).map_err(Failure::Lab)?);
+        }
+        Ok(self.stock.as_mut().expect("was just made"))
     }
 
     fn verifier(&mut self) -> Result<&mut Verifier<'a>, Failure> {
@@ -386,12 +422,23 @@ impl<'a> Machines<'a> {
         Ok(self.verifier.as_mut().expect("was just made"))
     }
 
-    /// Ends the device, whose kernel must have stayed healthy.
+    /// Ends the devices, whose kernels must have stayed healthy.
     fn finish(&mut self) -> Result<(), RunCorpusError> {
-        if let Some(mut device) = self.device.take() {
+        for mut device in [self.device.take(), self.stock.take()]
+            .into_iter()
+            .flatten()
+        {
             device.healthy_log().map_err(LabError::from)?;
         }
         Ok(())
+    }
+}
+
+fn machine() -> DeviceOptions {
+    DeviceOptions {
+        memory_mib: Some(2048),
+        cpus: Some(2),
+        ..DeviceOptions::default()
     }
 }
 

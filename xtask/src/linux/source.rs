@@ -93,15 +93,23 @@ pub fn series(cache: &Path, source: &Deb, out: &Path) -> Result<(), Box<dyn Erro
 
 /// The kernel part's sources as `git diff` shows new files.
 fn part_as_patch(tree: &Path) -> Result<String, Box<dyn Error>> {
-    let mut diff = Command::new("git");
-    diff.args(["diff", "--no-index", "--no-color", "/dev/null", PART])
-        .current_dir(tree);
-    // It says that there are differences by failing.
-    let printed = diff.output()?;
-    match printed.status.code() {
-        Some(1) => Ok(String::from_utf8(printed.stdout)?),
-        _ => Err(format!("git diff: {}", String::from_utf8_lossy(&printed.stderr)).into()),
+    let kernel = workspace().join("kernel");
+    let mut patch = String::new();
+    for file in part_files()? {
+        let in_tree = Path::new(PART).join(file.strip_prefix(&kernel)?);
+        let mut diff = Command::new("git");
+        diff.args(["diff", "--no-index", "--no-color", "/dev/null"])
+            .arg(&in_tree)
+            .current_dir(tree);
+        let printed = diff.output()?;
+        // It says that there are differences by failing.
+        if printed.status.code() != Some(1) || printed.stdout.is_empty() {
+            let complaint = String::from_utf8_lossy(&printed.stderr);
+            return Err(format!("git diff of {}: {complaint}", in_tree.display()).into());
+        }
+        patch += &String::from_utf8(printed.stdout)?;
     }
+    Ok(patch)
 }
 
 /// What the tree is made of but for the kernel part.
