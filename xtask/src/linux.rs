@@ -81,7 +81,7 @@ impl Built {
 
     /// Its configuration.
     pub fn config(&self) -> PathBuf {
-        self.folder.join("config")
+        self.folder.join(".config")
     }
 
     /// Its `/lib/modules/RELEASE`, if it has modules.

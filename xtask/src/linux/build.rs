@@ -148,7 +148,7 @@ impl Build<'_> {
             Arch::Arm => "arm",
         };
         let image = format!("arch/{arch}/boot/{}", image_target(self.arch));
-        let copies = [(image.as_str(), "image"), (".config", "config")];
+        let copies = [(image.as_str(), "image"), (".config", ".config")];
         for (from, to) in copies {
             let from = self.objects.join(from);
             fs::copy(&from, folder.join(to)).map_err(at(&from))?;
@@ -196,7 +196,7 @@ impl Build<'_> {
         );
         run_command(self.make().args(["--silent", "run-command"]).arg(script))?;
         let config = folder.join("headers/.config");
-        fs::copy(folder.join("config"), &config).map_err(at(&config))?;
+        fs::copy(folder.join(".config"), &config).map_err(at(&config))?;
         Ok(())
     }
 }

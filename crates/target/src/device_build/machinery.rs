@@ -55,10 +55,10 @@ const STRUCTURES: &[&str] = &[
     "bpf_dynptr",
     "bpf_dynptr_kern",
     // Contexts: the `convert_ctx_access` of `net/core/filter.c`, `kernel/bpf/cgroup.c`, `kernel/trace/bpf_trace.c`,
-    // `net/netfilter/nf_bpf_link.c`, and what they reach.
+    // `net/netfilter/nf_bpf_link.c`, and what they reach. (Not `sk_skb_cb`: only the rewriting itself uses it, so that
+    // a kernel without it does not even have the type.)
     "sk_buff",
     "skb_shared_info",
-    "sk_skb_cb",
     "qdisc_skb_cb",
     "tcp_skb_cb",
     "bpf_skb_data_end",
