@@ -1,0 +1,230 @@
+#![allow(clippy::unwrap_used, reason = "a test that fails shall say where")]
+//! Programs that stock kernels refuse as too complex, verified by one whose limits are raised.
+
+use std::env;
+use std::fs;
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use preverify_lab::{LOADER, Lab, object, on_packet};
+use preverify_pipeline::{BuildError, Object, Stage, Verified, Verifier};
+use preverify_protocol::GlobalValue;
+use preverify_target::DeviceOptions;
+
+/// The most that stock kernels process.
+const STOCK: u32 = 1_000_000;
+/// For machines that have other work, too.
+const RAISED: &str = "insns=64M,jumps=1M,time=15min";
+
+fn verify(lab: &Lab, object: &Object, limits: &str) -> Result<Verified, BuildError> {
+    let limits = limits.parse().unwrap();
+    Verifier::start(&lab.target, limits)?.verify(object, &mut |_| {})
+}
+
+/// Why an object is not verified.
+fn refusal(lab: &Lab, object: &Object, limits: &str) -> BuildError {
+    // What is verified is too large to be shown.
+    verify(lab, object, limits).err().unwrap()
+}
+
+/// 20,000 instructions each round.
+fn linear(rounds: u32) -> Object {
+    let mut linear = object("complex/linear").unwrap();
+    let rounds = GlobalValue::Integer(rounds.into());
+    linear.inputs.globals.insert("rounds".into(), rounds);
+    linear
+}
+
+/// Of every kind of complexity: rounds, paths, instructions, calls, and a real program.
+#[test]
+fn what_is_too_complex_is_accepted_with_raised_limits() {
+    let lab = Lab::of_verifier_kernel().unwrap();
+    let mut verifier = Verifier::start(&lab.target, RAISED.parse().unwrap()).unwrap();
+    for name in ["loop", "paths", "straight", "calls", "pyperf"] {
+        let object = object(&format!("complex/{name}")).unwrap();
+        assert_accepted(&verifier.verify(&object, &mut |_| {}).unwrap());
+    }
+}
+
+/// Each refusal names the limit that comes next.
+#[test]
+fn branches_that_wait_need_jumps_and_memory() {
+    let lab = Lab::of_verifier_kernel().unwrap();
+    let branches = object("complex/branches").unwrap();
+    let refused = refusal(&lab, &branches, "insns=64M,time=15min").to_string();
+    assert!(refused.contains("8193 jumps is too complex"), "{refused}");
+    assert!(refused.contains("--limits jumps="), "{refused}");
+
+    let refused = refusal(&lab, &branches, RAISED);
+    let text = refused.to_string();
+    assert!(matches!(refused, BuildError::OutOfMemory { .. }), "{text}");
+    assert!(text.contains("--limits memory="), "{text}");
+
+    let limits = format!("{RAISED},memory=4G");
+    assert_accepted(&verify(&lab, &branches, &limits).unwrap());
+}
+
+fn assert_accepted(verified: &Verified) {
+    let statistics = &verified.loaded.programs[0].statistics;
+    assert!(statistics.total_insns > STOCK, "{statistics:?}");
+    assert!(verified.loaded.limits.exceed_stock());
+    assert!(verified.programs[0].native.is_some());
+    assert!(verified.programs[0].bytecode.is_some());
+}
+
+/// A device runs it; one that demands stock limits does not.
+#[test]
+fn devices_can_demand_stock_limits() {
+    let lab = Lab::of_verifier_kernel().unwrap();
+    let mut told = Vec::new();
+    let limits = RAISED.parse().unwrap();
+    let verified = Verifier::start(&lab.target, limits)
+        .unwrap()
+        .verify(&linear(100), &mut |stage| {
+            if let Stage::Processed(insns) = stage {
+                told.push(insns);
+            }
+        })
+        .unwrap();
+    // Two million take seconds: that was told meanwhile.
+    assert!(told.iter().any(|&insns| insns > 0), "{told:?}");
+    assert!(told.is_sorted(), "{told:?}");
+
+    let mut device = lab.boot(DeviceOptions::default()).unwrap();
+    let bundle = lab.bundle(&verified).unwrap();
+    device.put("/tmp/b.pvb", 0o644, bundle.to_bytes()).unwrap();
+    let pins = "/sys/fs/bpf/b";
+    let load = [LOADER, "load", "/tmp/b.pvb", "--pin", pins];
+    let refused = device
+        .try_run(&[&load[..], &["--stock-limits"]].concat())
+        .unwrap();
+    let words = String::from_utf8_lossy(&refused.stderr);
+    assert_ne!(refused.status, 0);
+    assert!(
+        words.contains("program linear: its verifier's limits were raised"),
+        "{words}"
+    );
+    device.run(&load).unwrap();
+    let run = device
+        .test_run(on_packet(&format!("{pins}/linear"), &[0; 64], 1))
+        .unwrap();
+    assert_eq!(run.errno, 0);
+}
+
+/// What was raised for one object is not for the next.
+#[test]
+fn limits_do_not_linger() {
+    let lab = Lab::of_verifier_kernel().unwrap();
+    let verified = verify(&lab, &linear(10), RAISED).unwrap();
+    assert!(verified.loaded.limits.exceed_stock());
+    let verified = verify(&lab, &linear(10), "time=15min").unwrap();
+    assert!(!verified.loaded.limits.exceed_stock());
+    let refused = refusal(&lab, &linear(10), "insns=100k,time=15min");
+    assert!(
+        refused.to_string().contains("Processed 100001 insn"),
+        "{refused}"
+    );
+}
+
+/// A kernel whose limits are constants says so.
+#[test]
+fn stock_kernels_have_fixed_limits() {
+    let lab = Lab::new().unwrap();
+    let refusals = object("refusals").unwrap();
+    let refused = refusal(&lab, &refusals, "jumps=1M").to_string();
+    assert!(refused.contains("8192 branches"), "{refused}");
+    assert!(refused.contains("cargo xtask kernel verifier"), "{refused}");
+    // To want what is there is no mistake.
+    verify(&lab, &refusals, "insns=1M,jumps=8192").unwrap();
+}
+
+/// What ends a verification before its verdict says how far it was, and what would help.
+#[test]
+fn what_takes_too_long_says_how_far_it_was() {
+    let lab = Lab::of_verifier_kernel().unwrap();
+    let refused = refusal(&lab, &linear(3200), "insns=64M,time=20s");
+    let text = refused.to_string();
+    assert!(
+        matches!(refused, BuildError::TimedOut { processed: Some(insns), .. } if insns > 0),
+        "{text}"
+    );
+    assert!(text.contains("--limits time="), "{text}");
+}
+
+/// Says to this executable that it is the process to be killed.
+const VICTIM: &str = "PREVERIFY_TEST_VICTIM";
+
+/// Verifies without end, in a process that another test kills.
+#[test]
+fn a_killed_verification_leaves_no_machine() {
+    if env::var_os(VICTIM).is_some() {
+        let lab = Lab::of_verifier_kernel().unwrap();
+        let error = refusal(&lab, &linear(u32::MAX), "insns=4G,time=24h");
+        panic!("this process should have been killed: {error}");
+    }
+    // The target is there when its machines are counted.
+    Lab::of_verifier_kernel()
+        .unwrap()
+        .target
+        .prepare(&mut |_| {})
+        .unwrap();
+    let mut victim = Command::new(env::current_exe().unwrap())
+        .args(["--exact", "a_killed_verification_leaves_no_machine"])
+        .env(VICTIM, "1")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let machines = wait_for(|| {
+        let children = children(victim.id());
+        (children.len() == 2).then_some(children)
+    });
+    // They verify by now, or will in a moment.
+    sleep(Duration::from_secs(5));
+    assert_eq!(children(victim.id()), machines);
+    victim.kill().unwrap();
+    victim.wait().unwrap();
+    wait_for(|| {
+        machines
+            .iter()
+            .all(|&machine| !is_running(machine))
+            .then_some(())
+    });
+}
+
+fn wait_for<T>(mut found: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    loop {
+        if let Some(found) = found() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited too long");
+        sleep(Duration::from_millis(100));
+    }
+}
+
+/// The processes that QEMU runs as, of all that a process has started.
+fn children(parent: u32) -> Vec<u32> {
+    let mut children: Vec<u32> = fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|&process| {
+            status(process).is_some_and(|status| {
+                status.contains(&format!("PPid:\t{parent}\n"))
+                    && status.starts_with("Name:\tqemu-system")
+            })
+        })
+        .collect();
+    children.sort_unstable();
+    children
+}
+
+/// Whether a process is there, and no zombie that nobody has waited for.
+fn is_running(process: u32) -> bool {
+    status(process).is_some_and(|status| !status.contains("State:\tZ"))
+}
+
+fn status(process: u32) -> Option<String> {
+    fs::read_to_string(format!("/proc/{process}/status")).ok()
+}
