@@ -112,6 +112,34 @@ fn devices_can_demand_stock_limits() {
     assert_eq!(run.errno, 0);
 }
 
+/// Two million instructions are no obstacle for a device, in neither form.
+#[test]
+fn long_programs_are_loaded() {
+    let lab = Lab::of_verifier_kernel().unwrap();
+    let verified = verify(&lab, &object("complex/straight").unwrap(), RAISED).unwrap();
+    let bundle = lab.bundle(&verified).unwrap();
+    let mut device = lab.boot(DeviceOptions::default()).unwrap();
+    device.put("/tmp/b.pvb", 0o644, bundle.to_bytes()).unwrap();
+    for image in ["native", "bytecode"] {
+        let pins = format!("/sys/fs/bpf/{image}");
+        let load = [
+            LOADER,
+            "load",
+            "/tmp/b.pvb",
+            "--pin",
+            &pins,
+            "--image",
+            image,
+        ];
+        device.run(&load).unwrap();
+        let run = device
+            .test_run(on_packet(&format!("{pins}/straight"), &[0; 64], 1))
+            .unwrap();
+        assert_eq!(run.errno, 0, "{image}");
+    }
+    device.healthy_log().unwrap();
+}
+
 /// What was raised for one object is not for the next.
 #[test]
 fn limits_do_not_linger() {
