@@ -35,6 +35,8 @@ impl fmt::Display for Images {
 
 /// What reasons start with why the stock kernel goes no further with an object.
 pub const BY_STOCK: &str = "stock: ";
+/// Before the reason why an object stopped that only kernels with BTF take.
+pub const NEEDS_BTF: &str = "needs BTF: ";
 
 /// A program, and what is to be said of it.
 pub type Remark = (String, String);
@@ -112,6 +114,12 @@ impl Row {
     pub fn stopped_by_stock(&self) -> bool {
         let reason = self.stopped.as_deref();
         reason.is_some_and(|reason| reason.starts_with(BY_STOCK))
+    }
+
+    /// It went no further because the device's kernel has no BTF to create its maps with.
+    pub fn needs_btf(&self) -> bool {
+        let reason = self.stopped.as_deref();
+        reason.is_some_and(|reason| reason.starts_with(NEEDS_BTF))
     }
 
     /// Built, proved, the same twice, loaded, and nothing that it does is different.

@@ -9,7 +9,8 @@ use preverify_bundle::Bundle;
 use preverify_lab::{Device, DeviceError, LOADER, Lab, LabError, pinned};
 use preverify_pipeline::inputs::{self, InputsError};
 use preverify_pipeline::{
-    BuildError, ImageKind, Limits, Object, Verified, VerifiedProgram, Verifier,
+    BuildError, ImageKind, Limits, Mismatch, MismatchReason, Object, Verified, VerifiedProgram,
+    Verifier,
 };
 use preverify_protocol::{
     Inputs, LoadReply, LoadRequest, ProgramRef, Rejection, Stage, WantedLimits,
@@ -19,7 +20,7 @@ use serde::Deserialize;
 
 use super::compare::{self, Comparison};
 use super::expectations::Verdict;
-use super::report::{self, BY_STOCK, Images, Load, Row};
+use super::report::{self, BY_STOCK, Images, Load, NEEDS_BTF, Row};
 use super::{CorpusError, CorpusObject, objects};
 use crate::arch::Arch;
 use crate::linux::Role;
@@ -161,7 +162,10 @@ pub fn run(args: &Args, lab: &Lab) -> Result<(), RunCorpusError> {
     // The sample was chosen on one kernel: others take less of it, or do not come to an end with it.
     let usual = args.built.is_none() && args.target == preverify_lab::TARGET;
     let excused = |row: &Row| row.stopped_by_stock() && !usual;
-    let short = rows.iter().filter(|row| !row.whole_way() && !excused(row));
+    let needs_btf = |row: &Row| row.needs_btf() && args.built.is_some();
+    let short = rows
+        .iter()
+        .filter(|row| !row.whole_way() && !excused(row) && !needs_btf(row));
     let short = short.count();
     match args.sample && short > 0 {
         true => Err(RunCorpusError::Regressed(short)),
@@ -470,6 +474,18 @@ impl Failure {
                 | BuildError::TimedOut { .. }
                 | BuildError::OutOfMemory { .. }),
             ) => Self::Verifier(error),
+            LabError::Build(BuildError::OtherKernel(mismatches)) => {
+                let needs_btf = |mismatch: &Mismatch| {
+                    matches!(mismatch.reason, MismatchReason::KernelPointer { .. })
+                };
+                let other = mismatches.iter().find(|mismatch| !needs_btf(mismatch));
+                let reason = other.or(mismatches.first()).map(|found| &found.reason);
+                let words = reason.map_or(String::new(), first_line);
+                Self::Object(match other {
+                    None => format!("{NEEDS_BTF}{words}"),
+                    Some(_) => format!("build: the kernels are not the same: {words}"),
+                })
+            }
             LabError::Build(error) => Self::Object(format!("build: {}", first_line(&error))),
             other => Self::Lab(other),
         }
