@@ -128,23 +128,23 @@ impl Lab {
     /// A laboratory for [`TWO_KERNELS`], which must be there, with devices that boot what [`DEVICE_KERNEL_VARIABLE`]
     /// names.
     pub fn of_two_kernels() -> Result<Self, LabError> {
-        let target = Store::open(&default_cache()?)?.get(TWO_KERNELS)?;
-        let lab = Self::on(target, signer()?, &built(BINARIES_VARIABLE)?);
+        let lab = Self::of_known(TWO_KERNELS)?;
         Ok(lab.with_devices_of(built(DEVICE_KERNEL_VARIABLE)?))
     }
 
     /// A laboratory for [`VERIFIER_KERNEL`], which must be there.
     pub fn of_verifier_kernel() -> Result<Self, LabError> {
-        let target = Store::open(&default_cache()?)?.get(VERIFIER_KERNEL)?;
-        // It has the kernel part built in.
-        let kernel = target.kernel();
-        let lab = Self::on(target, signer()?, &built(BINARIES_VARIABLE)?);
-        Ok(lab.with_devices_of(kernel))
+        Self::of_known(VERIFIER_KERNEL)
     }
 
-    /// Whether devices boot another kernel than the target verifies with.
-    pub fn has_two_kernels(&self) -> bool {
-        self.device_kernel.is_some()
+    fn of_known(name: &str) -> Result<Self, LabError> {
+        let target = Store::open(&default_cache()?)?.get(name)?;
+        Ok(Self::on(target, signer()?, &built(BINARIES_VARIABLE)?))
+    }
+
+    /// What devices boot, if that is another kernel than the target verifies with.
+    pub fn device_kernel(&self) -> Option<&Path> {
+        self.device_kernel.as_deref()
     }
 
     /// The compiled program `tests/programs/NAME.bpf.c`, for the target's architecture.
@@ -190,8 +190,7 @@ impl Lab {
     }
 
     /// Boots a machine with the kernel that the target verifies with, for what is loaded as ever.
-    pub fn boot_verifying(&self, mut options: DeviceOptions) -> Result<Device, LabError> {
-        options.kernel = Some(self.target.kernel());
+    pub fn boot_verifying(&self, options: DeviceOptions) -> Result<Device, LabError> {
         let (machine, _) = self.target.boot_device(&options)?;
         Ok(Device::new(machine))
     }

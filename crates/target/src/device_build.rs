@@ -76,9 +76,7 @@ impl Builds {
 impl DeviceBuild {
     pub(crate) fn open(all: &Path, id: &str) -> Result<Self, TargetError> {
         let folder = all.join(id);
-        let path = record(&folder);
-        let record = serde_json::from_slice(&files::read(&path)?)
-            .map_err(|source| TargetError::Record { path, source })?;
+        let record = files::read_record(record(&folder))?;
         Ok(Self {
             id: id.to_owned(),
             folder,

@@ -8,6 +8,7 @@ use std::path::{self, Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
+use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
@@ -70,6 +71,11 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), TargetError> {
 
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, TargetError> {
     fs::read(path).map_err(at("read", path))
+}
+
+/// Reads what the store keeps as JSON.
+pub(crate) fn read_record<T: DeserializeOwned>(path: PathBuf) -> Result<T, TargetError> {
+    serde_json::from_slice(&read(&path)?).map_err(|source| TargetError::Record { path, source })
 }
 
 pub(crate) fn read_text(path: &Path) -> Result<String, TargetError> {

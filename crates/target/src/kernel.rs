@@ -42,8 +42,7 @@ impl Kernel {
     pub(crate) fn open(kernels: &Path, id: &str) -> Result<Self, TargetError> {
         let folder = kernels.join(id);
         let path = folder.join("kernel.json");
-        let record = serde_json::from_slice(&files::read(&path)?)
-            .map_err(|source| TargetError::Record { path, source })?;
+        let record = files::read_record(path)?;
         Ok(Self {
             id: id.to_owned(),
             folder,
@@ -69,6 +68,12 @@ impl Kernel {
     /// The text of its configuration.
     pub(crate) fn config(&self) -> Result<String, TargetError> {
         files::read_text(&config(&self.folder, self.release()))
+    }
+
+    /// Whether it was built with the kernel part, and so takes no module that is the same.
+    pub(crate) fn has_part_built_in(&self) -> Result<bool, TargetError> {
+        let text = self.config()?;
+        Ok(Config::parse(&text).get("BPF_PREVERIFIED") == Some("y"))
     }
 
     /// Its `/lib/modules/RELEASE`.

@@ -108,9 +108,7 @@ impl Layouts {
 
     /// What the boots told.
     pub(crate) fn facts(&self) -> Result<Facts, TargetError> {
-        let path = facts_file(&self.folder);
-        serde_json::from_slice(&files::read(&path)?)
-            .map_err(|source| TargetError::Record { path, source })
+        files::read_record(facts_file(&self.folder))
     }
 
     /// The text of the kernel's symbols in a layout.

@@ -193,9 +193,7 @@ impl Store {
     }
 
     fn read(&self, name: &str) -> Result<Record, TargetError> {
-        let path = self.target_file(name);
-        serde_json::from_slice(&files::read(&path)?)
-            .map_err(|source| TargetError::Record { path, source })
+        files::read_record(self.target_file(name))
     }
 
     fn write(&self, record: &Record) -> Result<(), TargetError> {

@@ -225,14 +225,16 @@ impl Target {
             .collect())
     }
 
-    /// Boots a device: the same kernel, if no other is given, with the device's kernel part.
+    /// Boots a device: the same kernel, if no other is given, with the device's kernel part. What has it built in gets
+    /// no module.
     pub fn boot_device(&self, options: &DeviceOptions) -> Result<(Machine, Hello), TargetError> {
         let ready = self.ready(&mut |_| {})?;
         let part = ready.part.join(DEVICE_MODULE);
+        let built_in = options.kernel.is_some() || self.kernel.has_part_built_in()?;
         let archive = Guest {
             kernel: &self.kernel,
             agent: &ready.agent,
-            part: options.kernel.is_none().then_some(&*part),
+            part: (!built_in).then_some(&*part),
             network: options.network,
             modules: &options.modules,
             files: &options.files,
