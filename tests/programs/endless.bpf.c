@@ -5,22 +5,8 @@
 
 #include <bpf/bpf_helpers.h>
 
-struct bytes {
-	__u8 at[1 << 20];
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct bytes);
-} table SEC(".maps");
-
-#define BRANCH(n)							\
-	asm volatile("if %[bits] & %[bit] goto +1\n"			\
-		     "%[sum] += %[bit]\n"				\
-		     : [sum] "+r"(sum)					\
-		     : [bits] "r"(bits), [bit] "i"(1 << (n)))
+#define SUM_BITS 20
+#include "sums.h"
 
 SEC("xdp")
 int endless(struct xdp_md *ctx)
