@@ -167,17 +167,21 @@ fn stock_kernels_have_fixed_limits() {
     verify(&lab, &refusals, "insns=1M,jumps=8192").unwrap();
 }
 
-/// What ends a verification before its verdict says how far it was, and what would help.
+/// What ends a verification before its verdict says how far it was, and what would help; and the machines go on.
 #[test]
 fn what_takes_too_long_says_how_far_it_was() {
     let lab = Lab::of_verifier_kernel().unwrap();
-    let refused = refusal(&lab, &linear(3200), "insns=64M,time=20s");
+    let limits = "insns=4G,time=20s".parse().unwrap();
+    let mut verifier = Verifier::start(&lab.target, limits).unwrap();
+    let endless = linear(u32::MAX);
+    let refused = verifier.verify(&endless, &mut |_| {}).err().unwrap();
     let text = refused.to_string();
     assert!(
         matches!(refused, BuildError::TimedOut { processed: Some(insns), .. } if insns > 0),
         "{text}"
     );
     assert!(text.contains("--limits time="), "{text}");
+    verifier.verify(&linear(10), &mut |_| {}).unwrap();
 }
 
 /// Says to this executable that it is the process to be killed.
