@@ -2,7 +2,6 @@
 
 use std::env;
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -11,7 +10,7 @@ use preverify_lab::{Lab, LabError};
 
 use crate::arch::Arch;
 use crate::paths::{target_dir, workspace};
-use crate::run::{RunError, run_command};
+use crate::run::{RunError, at, run_command};
 use crate::toolchain::{Toolchain, ToolchainError};
 
 /// Something was not built.
@@ -54,7 +53,7 @@ impl Binaries {
             let name = format!("{AGENT}-{arch}");
             let (agent, beside) = (self.folder.join(&name), program.with_file_name(&name));
             if agent.exists() {
-                fs::copy(agent, &beside).map_err(file_error(&beside))?;
+                fs::copy(agent, &beside).map_err(at(&beside))?;
             }
         }
         Ok(())
@@ -72,7 +71,7 @@ pub fn binaries(archs: &[Arch]) -> Result<Binaries, ArtifactError> {
     }
     let binaries = Binaries { folder: folder() };
     // This process restores verifier VMs, too.
-    let this = env::current_exe().map_err(file_error(Path::new("xtask")))?;
+    let this = env::current_exe().map_err(at(Path::new("xtask")))?;
     binaries.put_agents_beside(&this)?;
     Ok(binaries)
 }
@@ -130,12 +129,12 @@ fn build_static(arch: Arch, package: &str, binary: &str) -> Result<PathBuf, Arti
     run_command(&mut cargo)?;
     let built = target_dir.join(triple).join("small").join(binary);
     let folder = folder();
-    fs::create_dir_all(&folder).map_err(file_error(&folder))?;
+    fs::create_dir_all(&folder).map_err(at(&folder))?;
     let path = folder.join(format!("{binary}-{arch}"));
     // Moved into place, because another process may be reading it.
     let partial = path.with_extension("partial");
-    fs::copy(&built, &partial).map_err(file_error(&built))?;
-    fs::rename(&partial, &path).map_err(file_error(&path))?;
+    fs::copy(&built, &partial).map_err(at(&built))?;
+    fs::rename(&partial, &path).map_err(at(&path))?;
     Ok(path)
 }
 
@@ -143,9 +142,4 @@ fn cargo() -> Command {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.arg("--quiet");
     cargo
-}
-
-fn file_error(path: &Path) -> impl FnOnce(io::Error) -> RunError {
-    let path = path.to_owned();
-    move |cause| RunError::File { path, cause }
 }

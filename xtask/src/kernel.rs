@@ -10,7 +10,7 @@ use preverify_lab::Lab;
 
 use crate::arch::Arch;
 use crate::paths::{target_dir, workspace};
-use crate::run::run_command;
+use crate::run::{output, run_command};
 
 /// One target for each supported series and architecture.
 pub const TARGETS: [&str; 5] = [
@@ -133,30 +133,75 @@ fn size(arch: Arch, module: &Path) -> Result<Size, Box<dyn Error>> {
         ".note",
         ".debug",
     ];
-    let output = Command::new(format!("{}size", arch.tools()))
-        .arg("--format=sysv")
-        .arg(module)
-        .output()?;
     let mut size = Size {
         text_and_data: 0,
         tables: 0,
     };
-    let text = String::from_utf8_lossy(&output.stdout);
-    for line in text.lines().skip(2) {
-        let mut words = line.split_whitespace();
-        let (Some(section), Some(bytes)) = (words.next(), words.next()) else {
-            continue;
-        };
-        let bytes: u64 = bytes.parse()?;
-        let is = |names: &[&str]| names.iter().any(|name| section.starts_with(name));
+    for Section { name, bytes, .. } in sections(arch, module)? {
+        let is = |names: &[&str]| names.iter().any(|start| name.starts_with(start));
         if is(&OURS) {
             size.text_and_data += bytes;
-        } else if section != "Total" && !is(&GONE) {
+        } else if !is(&GONE) {
             size.tables += bytes;
         }
     }
-    match output.status.success() && size.text_and_data > 0 {
+    match size.text_and_data > 0 {
         true => Ok(size),
         false => Err(format!("`size` says nothing about {}", module.display()).into()),
+    }
+}
+
+/// A section of an ELF file.
+pub struct Section {
+    pub name: String,
+    pub bytes: u64,
+    /// Zero if it is in no memory, or if nobody has linked the file yet.
+    pub address: u64,
+}
+
+/// The sections of an ELF file, as `size` tells them.
+pub fn sections(arch: Arch, file: &Path) -> Result<Vec<Section>, Box<dyn Error>> {
+    let text = output(
+        Command::new(format!("{}size", arch.tools()))
+            .arg("--format=sysv")
+            .arg(file),
+    )?;
+    Ok(parse_sections(&text))
+}
+
+/// What is no section has fewer words, as the total, or no numbers, as the heads.
+fn parse_sections(text: &str) -> Vec<Section> {
+    text.lines()
+        .filter_map(|line| {
+            let mut words = line.split_whitespace();
+            Some(Section {
+                name: words.next()?.to_owned(),
+                bytes: words.next()?.parse().ok()?,
+                address: words.next()?.parse().ok()?,
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sections_are_told_from_heads_and_total() {
+        let text = "vmlinux  :\nsection  size  addr\n.text  100  4096\n__versions  7  8192\n\
+                    .debug_info  900  0\nTotal  1007\n";
+        let sections: Vec<_> = parse_sections(text)
+            .into_iter()
+            .map(|section| (section.name, section.bytes, section.address))
+            .collect();
+        assert_eq!(
+            sections,
+            [
+                (".text".to_owned(), 100, 4096),
+                ("__versions".to_owned(), 7, 8192),
+                (".debug_info".to_owned(), 900, 0),
+            ]
+        );
     }
 }

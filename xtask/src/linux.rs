@@ -133,7 +133,10 @@ pub fn build(role: Role, arch: Arch) -> Result<Built, Box<dyn Error>> {
 pub fn lab(role: Role, arch: Arch, binaries: &Binaries) -> Result<Lab, Box<dyn Error>> {
     let (target, device) = target(role, arch)?;
     let lab = Lab::on(target, preverify_lab::signer()?, binaries.folder());
-    Ok(lab.with_devices_of(device.image()))
+    Ok(match role {
+        Role::Verifier => lab,
+        _ => lab.with_devices_of(device.image()),
+    })
 }
 
 /// The target whose devices run a kernel of this role, and that kernel. What was there under its name goes, if it is
@@ -200,9 +203,5 @@ fn id(
         digest.update(contents.len().to_le_bytes());
         digest.update(contents);
     }
-    let digest = digest.finalize();
-    Ok(digest[..8]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect())
+    Ok(source::short(digest))
 }

@@ -1,7 +1,7 @@
 //! Running other programs, with errors that name them.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
 
 /// A program could not be run, or failed.
@@ -16,6 +16,12 @@ pub enum RunError {
     /// A file that it made could not be read or moved.
     #[error("{}: {cause}", path.display())]
     File { path: PathBuf, cause: io::Error },
+}
+
+/// What went wrong with a file.
+pub fn at(path: &Path) -> impl FnOnce(io::Error) -> RunError {
+    let path = path.to_owned();
+    move |cause| RunError::File { path, cause }
 }
 
 /// Runs a program with its output on ours.

@@ -110,9 +110,10 @@ pub fn test() -> Result<(), Box<dyn Error>> {
             .env(AGENT_VARIABLE, binaries.folder())
             .env(BINARIES_VARIABLE, binaries.folder())
             .env(OBJECTS_VARIABLE, bpf::objects(Arch::X86_64))
-            .env(
-                DEVICE_KERNEL_VARIABLE,
-                linux::build(Role::Device, Arch::X86_64)?.image(),
+            .envs(
+                without_verifier
+                    .device_kernel()
+                    .map(|kernel| (DEVICE_KERNEL_VARIABLE, kernel)),
             ),
     )?;
 

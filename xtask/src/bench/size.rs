@@ -2,12 +2,11 @@
 
 use std::error::Error;
 use std::fs;
-use std::process::Command;
 
 use super::{results, write};
 use crate::arch::Arch;
+use crate::kernel::{Section, sections};
 use crate::linux::{self, Built, Role};
-use crate::run::output;
 
 /// The kernels, each with one thing less than the one before.
 const ROWS: [(Role, &str); 4] = [
@@ -40,17 +39,12 @@ pub fn size(arch: Arch) -> Result<(), Box<dyn Error>> {
 }
 
 fn row(kernel: &Built, what: &'static str, arch: Arch) -> Result<Row, Box<dyn Error>> {
-    let printed = output(
-        Command::new(format!("{}size", arch.tools()))
-            .arg("--format=sysv")
-            .arg(kernel.vmlinux()),
-    )?;
-    let sections = sections(&printed);
-    let of = |names: &[&str]| -> u64 {
-        let named = sections.iter().filter(|(name, _)| names.contains(name));
-        named.map(|(_, size)| size).sum()
+    let sections = sections(arch, &kernel.vmlinux())?;
+    let total = |counts: &dyn Fn(&Section) -> bool| -> u64 {
+        let counting = sections.iter().filter(|section| counts(section));
+        counting.map(|section| section.bytes).sum()
     };
-    let text = of(&[".text"]);
+    let text = total(&|section| section.name == ".text");
     if text == 0 {
         return Err(format!("`size` says nothing about {}", kernel.vmlinux().display()).into());
     }
@@ -58,33 +52,17 @@ fn row(kernel: &Built, what: &'static str, arch: Arch) -> Result<Row, Box<dyn Er
         what,
         image: fs::metadata(kernel.image())?.len(),
         text,
-        resident: sections
-            .iter()
-            .filter(|(name, _)| stays(name))
-            .map(|(_, size)| size)
-            .sum(),
-        btf: of(&[".BTF"]),
+        resident: total(&stays),
+        btf: total(&|section| section.name == ".BTF"),
     })
 }
 
-/// The sections of `size --format=sysv`: names and bytes.
-fn sections(printed: &str) -> Vec<(&str, u64)> {
-    printed
-        .lines()
-        .filter_map(|line| {
-            let mut words = line.split_whitespace();
-            let (name, size, address) = (words.next()?, words.next()?, words.next()?);
-            // What has no address is in no memory.
-            let loaded = address != "0";
-            name.starts_with('.').then_some(())?;
-            Some((name, size.parse().ok()?)).filter(|_| loaded)
-        })
-        .collect()
-}
-
-/// Whether a section stays in memory after the boot.
-fn stays(name: &str) -> bool {
-    !name.contains("init") && !name.starts_with(".exit") && !name.contains("alt")
+/// Whether a section is in memory after the boot.
+fn stays(section: &Section) -> bool {
+    let Section { name, address, .. } = section;
+    let dropped = name.contains("init") || name.starts_with(".exit") || name.contains("alt");
+    // What has no address is in no memory.
+    *address != 0 && name.starts_with('.') && !dropped
 }
 
 fn report(rows: &[Row], arch: Arch) -> String {
@@ -117,16 +95,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sections_without_addresses_are_in_no_memory() {
-        let printed = "vmlinux  :\nsection  size  addr\n.text  100  4096\n.init.text  7  8192\n\
-                       .debug_info  900  0\n.BTF  50  9000\nTotal  1057\n";
-        let sections = sections(printed);
-        assert_eq!(sections, [(".text", 100), (".init.text", 7), (".BTF", 50)]);
-        let resident: u64 = sections
-            .iter()
-            .filter(|(name, _)| stays(name))
-            .map(|(_, size)| size)
-            .sum();
-        assert_eq!(resident, 150);
+    fn what_is_dropped_and_what_has_no_address_does_not_stay() {
+        for (name, address, expected) in [
+            (".text", 4096, true),
+            (".BTF", 9000, true),
+            (".init.text", 8192, false),
+            (".debug_info", 0, false),
+        ] {
+            let section = Section {
+                name: name.to_owned(),
+                bytes: 1,
+                address,
+            };
+            assert_eq!(stays(&section), expected, "{name}");
+        }
     }
 }

@@ -112,14 +112,17 @@ impl Row {
 
     /// It went no further because the stock kernel did not, without us.
     pub fn stopped_by_stock(&self) -> bool {
-        let reason = self.stopped.as_deref();
-        reason.is_some_and(|reason| reason.starts_with(BY_STOCK))
+        self.stopped_for(BY_STOCK)
     }
 
     /// It went no further because the device's kernel has no BTF to create its maps with.
     pub fn needs_btf(&self) -> bool {
+        self.stopped_for(NEEDS_BTF)
+    }
+
+    fn stopped_for(&self, kind: &str) -> bool {
         let reason = self.stopped.as_deref();
-        reason.is_some_and(|reason| reason.starts_with(NEEDS_BTF))
+        reason.is_some_and(|reason| reason.starts_with(kind))
     }
 
     /// Built, proved, the same twice, loaded, and nothing that it does is different.

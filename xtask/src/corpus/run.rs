@@ -409,7 +409,7 @@ impl<'a> Machines<'a> {
 
     /// The device, unless its kernel does not verify.
     fn stock(&mut self) -> Result<&mut Device, Failure> {
-        if !self.lab.has_two_kernels() {
+        if self.lab.device_kernel().is_none() {
             return self.device();
         }
         if self.stock.is_none() {

@@ -9,9 +9,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::config;
-use super::source::{at, remove};
+use super::source::remove;
 use crate::arch::Arch;
-use crate::run::{output, run_command};
+use crate::run::{at, output, run_command};
 
 /// How often a build says that it goes on.
 const HEARTBEAT: Duration = Duration::from_secs(60);

@@ -9,8 +9,9 @@ use std::process::{Child, Command, Stdio};
 use preverify_target::debian::Deb;
 use sha2::{Digest, Sha256};
 
+use crate::corpus;
 use crate::paths::workspace;
-use crate::run::{RunError, output};
+use crate::run::{RunError, at, output};
 
 /// The package with the source.
 pub const PACKAGE: &str = "linux-source-6.12";
@@ -21,6 +22,8 @@ const PATCHES: &str = "kernel/patches/linux-6.12";
 const PART: &str = "kernel/bpf/preverified";
 /// Files of `kernel/` that a module needs and the tree does not.
 const NOT_IN_THE_TREE: [&str; 4] = ["export.c", "symbol_table.h", "symbols.c", "compat/id.c"];
+/// The folders of the kernel part, in `kernel/` and in the tree.
+const PART_FOLDERS: [&str; 3] = ["", "compat", "include"];
 /// The patch that the kernel part's sources belong to.
 const PART_PATCH: &str = "Load-programs-that-were-verified-elsewhere";
 
@@ -59,7 +62,7 @@ pub fn patch_files() -> io::Result<Vec<PathBuf>> {
 pub fn part_files() -> io::Result<Vec<PathBuf>> {
     let kernel = workspace().join("kernel");
     let mut files = Vec::new();
-    for folder in ["", "compat", "include"] {
+    for folder in PART_FOLDERS {
         for entry in fs::read_dir(kernel.join(folder))? {
             let path = entry?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -119,11 +122,12 @@ fn digest(source: &Deb) -> Result<String, Box<dyn Error>> {
     for patch in patch_files()? {
         digest.update(fs::read(&patch)?);
     }
-    let digest = digest.finalize();
-    Ok(digest[..8]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect())
+    Ok(short(digest))
+}
+
+/// A digest as names of folders have it.
+pub fn short(digest: Sha256) -> String {
+    corpus::hex(&digest.finalize()[..8])
 }
 
 fn apply(tree: &Path, patch: &Path) -> Result<(), Box<dyn Error>> {
@@ -150,7 +154,7 @@ fn put_part(tree: &Path) -> Result<(), Box<dyn Error>> {
         }
         expected.push(to);
     }
-    for folder in ["", "compat", "include"] {
+    for folder in PART_FOLDERS {
         for entry in fs::read_dir(part.join(folder))? {
             let path = entry?.path();
             if path.is_file() && !expected.contains(&path) {
@@ -222,14 +226,5 @@ pub fn remove(folder: &Path) -> Result<(), RunError> {
     match fs::remove_dir_all(folder) {
         Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(at(folder)(cause)),
         _ => Ok(()),
-    }
-}
-
-/// What went wrong with a file.
-pub fn at(path: &Path) -> impl Fn(io::Error) -> RunError {
-    let path = path.to_owned();
-    move |cause| RunError::File {
-        path: path.clone(),
-        cause,
     }
 }
