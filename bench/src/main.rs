@@ -25,11 +25,13 @@ fn main() -> ExitCode {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let measured = match arguments.as_slice() {
         ["stock", object, program] => stock_once(object, program),
+        ["attach", object, program, interface, pin] => attach(object, program, interface, pin),
         ["all", object, bundle, program, stock_runs, load_runs] => {
             all(Some(object), bundle, program, stock_runs, load_runs)
         }
         ["bundle", bundle, program, load_runs] => all(None, bundle, program, "0", load_runs),
         _ => Err("usage: preverify-bench stock OBJECT PROGRAM\n       \
+                  preverify-bench attach OBJECT PROGRAM INTERFACE LINK-PIN\n       \
                   preverify-bench all OBJECT BUNDLE PROGRAM STOCK-RUNS LOAD-RUNS\n       \
                   preverify-bench bundle BUNDLE PROGRAM LOAD-RUNS"
             .into()),
@@ -58,6 +60,18 @@ fn stock_once(object: &str, program: &str) -> Result<String, Box<dyn Error>> {
         peak,
     };
     Ok(serde_json::to_string(&loads)?)
+}
+
+/// What a device does that loads the kernel's own way: measured is the boot that it belongs to.
+fn attach(
+    object: &str,
+    program: &str,
+    interface: &str,
+    pin: &str,
+) -> Result<String, Box<dyn Error>> {
+    let stock = StockProgram::prepare(&fs::read(object)?, program)?;
+    stock.attach_xdp(interface, pin)?;
+    Ok(format!("{program} is attached to {interface}"))
 }
 
 fn all(

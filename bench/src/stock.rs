@@ -71,6 +71,25 @@ impl StockProgram {
         Ok(())
     }
 
+    /// Attaches it to a network interface, as XDP, for as long as the link is pinned.
+    pub fn attach_xdp(&self, interface: &str, pin: &str) -> io::Result<()> {
+        let (interface, pin) = (CString::new(interface)?, CString::new(pin)?);
+        // SAFETY: the name is terminated.
+        let index = unsafe { libc::if_nametoindex(interface.as_ptr()) };
+        if index == 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let index = c_int::try_from(index).map_err(io::Error::other)?;
+        // SAFETY: the program is loaded.
+        let link = unsafe { sys::bpf_program__attach_xdp(self.program.as_ptr(), index) };
+        let link = NonNull::new(link).ok_or_else(io::Error::last_os_error)?;
+        // SAFETY: the link is there, the path is terminated.
+        let pinned = check(unsafe { sys::bpf_link__pin(link.as_ptr(), pin.as_ptr()) });
+        // SAFETY: nobody uses the link any more.
+        unsafe { sys::bpf_link__destroy(link.as_ptr()) };
+        pinned
+    }
+
     /// `BPF_PROG_LOAD`, without a log.
     pub fn load(&self) -> io::Result<OwnedFd> {
         let program = self.program.as_ptr();

@@ -7,6 +7,7 @@
 #include <bpf/bpf_tracing.h>
 
 #include "hits.h"
+#include "sys_sync.h"
 
 #define ALLOW 1
 #define FLOW_DISSECTOR_CONTINUE 129
@@ -21,12 +22,12 @@
 		return result;			\
 	}
 
-PROGRAM("kprobe/__x64_sys_sync", kprobe, 0)
-PROGRAM("kretprobe/__x64_sys_sync", kretprobe, 0)
+PROGRAM("kprobe/" SYS_SYNC, kprobe, 0)
+PROGRAM("kretprobe/" SYS_SYNC, kretprobe, 0)
 PROGRAM("ksyscall/sync", ksyscall, 0)
 PROGRAM("kretsyscall/sync", kretsyscall, 0)
 PROGRAM("kprobe.multi/ksys_syn*", multi, 0)
-PROGRAM("kretprobe.multi/__x64_sys_sync", retmulti, 0)
+PROGRAM("kretprobe.multi/" SYS_SYNC, retmulti, 0)
 PROGRAM("uprobe", uprobe, 0)
 PROGRAM("uretprobe", uretprobe, 0)
 PROGRAM("uprobe", uprobe_offset, 0)

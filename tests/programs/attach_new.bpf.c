@@ -6,6 +6,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "hits.h"
+#include "sys_sync.h"
 
 #define NF_ACCEPT 1
 
@@ -18,7 +19,7 @@ int on_netfilter(void *ctx)
 }
 
 /* Runs when the function is called and when it returns. */
-SEC("kprobe.session/__x64_sys_sync")
+SEC("kprobe.session/" SYS_SYNC)
 int on_session(void *ctx)
 {
 	(void)ctx;

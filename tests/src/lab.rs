@@ -22,13 +22,12 @@ pub const BINARIES_VARIABLE: &str = "PREVERIFY_BINARIES";
 /// Names the folder with the compiled programs of `tests/programs/`.
 pub const OBJECTS_VARIABLE: &str = "PREVERIFY_TEST_OBJECTS";
 
-/// Names the kernel that devices of [`TWO_KERNELS`] boot.
+/// Names the architecture of the kernels that `cargo xtask kernel` has built.
+pub const KERNELS_ARCH_VARIABLE: &str = "PREVERIFY_KERNELS_ARCH";
+/// Names the kernel that devices without verifier, JIT compiler and BTF boot.
 pub const DEVICE_KERNEL_VARIABLE: &str = "PREVERIFY_DEVICE_KERNEL";
-/// The target whose devices have no verifier: `cargo xtask kernel` builds its kernels.
-pub const TWO_KERNELS: &str = "linux-device-x86_64";
-
-/// The target whose verifier has its limits as parameters: `cargo xtask kernel` builds its kernel.
-pub const VERIFIER_KERNEL: &str = "linux-verifier-x86_64";
+/// Names the kernel that devices without verifier and BTF boot.
+pub const COMPILER_KERNEL_VARIABLE: &str = "PREVERIFY_COMPILER_KERNEL";
 
 /// Where the signer's certificate lies on devices.
 const CERTIFICATE: &str = "/etc/preverify.x509";
@@ -125,20 +124,28 @@ impl Lab {
         }
     }
 
-    /// A laboratory for [`TWO_KERNELS`], which must be there, with devices that boot what [`DEVICE_KERNEL_VARIABLE`]
-    /// names.
-    pub fn of_two_kernels() -> Result<Self, LabError> {
-        let lab = Self::of_known(TWO_KERNELS)?;
+    /// A laboratory whose devices have no verifier, no JIT compiler and no BTF: `cargo xtask kernel` has built their
+    /// kernel, and the one that verifies.
+    pub fn of_device_kernel() -> Result<Self, LabError> {
+        let lab = Self::of_built("device")?;
         Ok(lab.with_devices_of(built(DEVICE_KERNEL_VARIABLE)?))
     }
 
-    /// A laboratory for [`VERIFIER_KERNEL`], which must be there.
-    pub fn of_verifier_kernel() -> Result<Self, LabError> {
-        Self::of_known(VERIFIER_KERNEL)
+    /// The same, with devices that have a JIT compiler.
+    pub fn of_compiler_kernel() -> Result<Self, LabError> {
+        let lab = Self::of_built("compiler")?;
+        Ok(lab.with_devices_of(built(COMPILER_KERNEL_VARIABLE)?))
     }
 
-    fn of_known(name: &str) -> Result<Self, LabError> {
-        let target = Store::open(&default_cache()?)?.get(name)?;
+    /// A laboratory whose verifier has its limits as parameters.
+    pub fn of_verifier_kernel() -> Result<Self, LabError> {
+        Self::of_built("verifier")
+    }
+
+    fn of_built(role: &str) -> Result<Self, LabError> {
+        let arch = built(KERNELS_ARCH_VARIABLE)?;
+        let name = format!("linux-{role}-{}", arch.display());
+        let target = Store::open(&default_cache()?)?.get(&name)?;
         Ok(Self::on(target, signer()?, &built(BINARIES_VARIABLE)?))
     }
 

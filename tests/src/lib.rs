@@ -13,8 +13,8 @@ mod subject;
 pub use device::{BUSYBOX, Device, DeviceError, LOADER, PROBE, on_packet, pinned};
 pub use dump::{Entry, Event, events, number};
 pub use lab::{
-    BINARIES_VARIABLE, DEVICE_KERNEL_VARIABLE, Lab, LabError, OBJECTS_VARIABLE, TARGET,
-    TWO_KERNELS, VERIFIER_KERNEL, file, object, signer, target, target_on,
+    BINARIES_VARIABLE, COMPILER_KERNEL_VARIABLE, DEVICE_KERNEL_VARIABLE, KERNELS_ARCH_VARIABLE,
+    Lab, LabError, OBJECTS_VARIABLE, TARGET, file, object, signer, target, target_on,
 };
 pub use preverify_target::AGENT_VARIABLE;
 pub use subject::{Subject, assert_reason, assert_refused, image, is_refused, refusal};

@@ -12,7 +12,7 @@ const EOPNOTSUPP: i32 = 95;
 const ENOEXEC: i32 = 8;
 
 fn lab() -> Lab {
-    Lab::of_two_kernels().unwrap()
+    Lab::of_device_kernel().unwrap()
 }
 
 #[test]

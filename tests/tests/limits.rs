@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use preverify_lab::{LOADER, Lab, object, on_packet};
+use preverify_lab::{LOADER, Lab, on_packet};
 use preverify_pipeline::{BuildError, Object, Stage, Verified, Verifier};
 use preverify_protocol::GlobalValue;
 use preverify_target::DeviceOptions;
@@ -29,8 +29,8 @@ fn refusal(lab: &Lab, object: &Object, limits: &str) -> BuildError {
 }
 
 /// 20,000 instructions each round.
-fn linear(rounds: u32) -> Object {
-    let mut linear = object("complex/linear").unwrap();
+fn linear(lab: &Lab, rounds: u32) -> Object {
+    let mut linear = lab.object("complex/linear").unwrap();
     let rounds = GlobalValue::Integer(rounds.into());
     linear.inputs.globals.insert("rounds".into(), rounds);
     linear
@@ -42,7 +42,7 @@ fn what_is_too_complex_is_accepted_with_raised_limits() {
     let lab = Lab::of_verifier_kernel().unwrap();
     let mut verifier = Verifier::start(&lab.target, RAISED.parse().unwrap()).unwrap();
     for name in ["loop", "paths", "straight", "calls", "pyperf"] {
-        let object = object(&format!("complex/{name}")).unwrap();
+        let object = lab.object(&format!("complex/{name}")).unwrap();
         assert_accepted(&verifier.verify(&object, &mut |_| {}).unwrap());
     }
 }
@@ -51,7 +51,7 @@ fn what_is_too_complex_is_accepted_with_raised_limits() {
 #[test]
 fn branches_that_wait_need_jumps_and_memory() {
     let lab = Lab::of_verifier_kernel().unwrap();
-    let branches = object("complex/branches").unwrap();
+    let branches = lab.object("complex/branches").unwrap();
     let refused = refusal(&lab, &branches, "insns=64M,time=15min").to_string();
     assert!(refused.contains("8193 jumps is too complex"), "{refused}");
     assert!(refused.contains("--limits jumps="), "{refused}");
@@ -81,7 +81,7 @@ fn devices_can_demand_stock_limits() {
     let limits = RAISED.parse().unwrap();
     let verified = Verifier::start(&lab.target, limits)
         .unwrap()
-        .verify(&linear(100), &mut |stage| {
+        .verify(&linear(&lab, 100), &mut |stage| {
             if let Stage::Processed(insns) = stage {
                 told.push(insns);
             }
@@ -116,7 +116,7 @@ fn devices_can_demand_stock_limits() {
 #[test]
 fn long_programs_are_loaded() {
     let lab = Lab::of_verifier_kernel().unwrap();
-    let verified = verify(&lab, &object("complex/straight").unwrap(), RAISED).unwrap();
+    let verified = verify(&lab, &lab.object("complex/straight").unwrap(), RAISED).unwrap();
     let bundle = lab.bundle(&verified).unwrap();
     let mut device = lab.boot(DeviceOptions::default()).unwrap();
     device.put("/tmp/b.pvb", 0o644, bundle.to_bytes()).unwrap();
@@ -144,11 +144,11 @@ fn long_programs_are_loaded() {
 #[test]
 fn limits_do_not_linger() {
     let lab = Lab::of_verifier_kernel().unwrap();
-    let verified = verify(&lab, &linear(10), RAISED).unwrap();
+    let verified = verify(&lab, &linear(&lab, 10), RAISED).unwrap();
     assert!(verified.loaded.limits.exceed_stock());
-    let verified = verify(&lab, &linear(10), "time=15min").unwrap();
+    let verified = verify(&lab, &linear(&lab, 10), "time=15min").unwrap();
     assert!(!verified.loaded.limits.exceed_stock());
-    let refused = refusal(&lab, &linear(10), "insns=100k,time=15min");
+    let refused = refusal(&lab, &linear(&lab, 10), "insns=100k,time=15min");
     assert!(
         refused.to_string().contains("Processed 100001 insn"),
         "{refused}"
@@ -159,7 +159,7 @@ fn limits_do_not_linger() {
 #[test]
 fn stock_kernels_have_fixed_limits() {
     let lab = Lab::new().unwrap();
-    let refusals = object("refusals").unwrap();
+    let refusals = lab.object("refusals").unwrap();
     let refused = refusal(&lab, &refusals, "jumps=1M").to_string();
     assert!(refused.contains("8192 branches"), "{refused}");
     assert!(refused.contains("cargo xtask kernel verifier"), "{refused}");
@@ -173,7 +173,7 @@ fn what_takes_too_long_says_how_far_it_was() {
     let lab = Lab::of_verifier_kernel().unwrap();
     let limits = "insns=4G,time=20s".parse().unwrap();
     let mut verifier = Verifier::start(&lab.target, limits).unwrap();
-    let endless = linear(u32::MAX);
+    let endless = linear(&lab, u32::MAX);
     let refused = verifier.verify(&endless, &mut |_| {}).err().unwrap();
     let text = refused.to_string();
     assert!(
@@ -181,7 +181,7 @@ fn what_takes_too_long_says_how_far_it_was() {
         "{text}"
     );
     assert!(text.contains("--limits time="), "{text}");
-    verifier.verify(&linear(10), &mut |_| {}).unwrap();
+    verifier.verify(&linear(&lab, 10), &mut |_| {}).unwrap();
 }
 
 /// Says to this executable that it is the process to be killed.
@@ -192,7 +192,7 @@ const VICTIM: &str = "PREVERIFY_TEST_VICTIM";
 fn a_killed_verification_leaves_no_machine() {
     if env::var_os(VICTIM).is_some() {
         let lab = Lab::of_verifier_kernel().unwrap();
-        let error = refusal(&lab, &linear(u32::MAX), "insns=4G,time=24h");
+        let error = refusal(&lab, &linear(&lab, u32::MAX), "insns=4G,time=24h");
         panic!("this process should have been killed: {error}");
     }
     // The target is there when its machines are counted.

@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: measurements with all sides in one run, side by side.
 
+mod boot;
 mod load;
 mod plot;
 mod size;
@@ -14,6 +15,7 @@ use preverify_bench::median;
 use crate::arch::Arch;
 use crate::paths::workspace;
 
+pub use boot::boot;
 pub use load::load;
 pub use size::size;
 pub use small::small;

@@ -14,6 +14,7 @@
 mod compare;
 mod debian;
 mod expectations;
+mod limits;
 mod report;
 mod run;
 mod selftests;
@@ -32,6 +33,7 @@ use crate::bpf::CompileError;
 use crate::run::RunError;
 
 pub use expectations::Expectation;
+pub use limits::{Args as LimitsArgs, limits};
 pub use run::{Args as RunArgs, run};
 
 /// The corpus could not be made or read.
@@ -261,13 +263,6 @@ fn read(path: &Path) -> Result<Vec<u8>, CorpusError> {
 
 fn create_folder(path: &Path) -> Result<(), CorpusError> {
     fs::create_dir_all(path).map_err(at(path))
-}
-
-fn remove_folder(path: &Path) -> Result<(), CorpusError> {
-    match fs::remove_dir_all(path) {
-        Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(at(path)(cause)),
-        _ => Ok(()),
-    }
 }
 
 fn hex_digest(bytes: &[u8]) -> String {

@@ -139,23 +139,34 @@ pub fn lab(role: Role, arch: Arch, binaries: &Binaries) -> Result<Lab, Box<dyn E
     })
 }
 
-/// The target whose devices run a kernel of this role, and that kernel. What was there under its name goes, if it is
-/// of other kernels.
+/// The target whose devices run a kernel of this role, and that kernel.
 pub fn target(role: Role, arch: Arch) -> Result<(Target, Built), Box<dyn Error>> {
     let verifier = build(Role::Verifier, arch)?;
     let device = build(role, arch)?;
+    let other = (role != Role::Verifier).then_some(&device);
+    let target = add(format!("linux-{role}-{arch}"), &verifier, other)?;
+    Ok((target, device))
+}
+
+/// The target whose devices run a kernel of this role, which verifies, too.
+pub fn target_of_one(role: Role, arch: Arch) -> Result<Target, Box<dyn Error>> {
+    let kernel = build(role, arch)?;
+    add(format!("linux-{role}-alone-{arch}"), &kernel, None)
+}
+
+/// Adds a target, unless it is there. What was there under its name goes, if it is of other kernels.
+fn add(name: String, kernel: &Built, device: Option<&Built>) -> Result<Target, Box<dyn Error>> {
     let store = Store::open(&default_cache()?)?;
-    let name = format!("linux-{role}-{arch}");
     let request = AddRequest {
         source: Source::Files(KernelFiles {
-            kernel: verifier.image(),
-            modules: verifier.modules(),
-            headers: verifier.headers(),
+            kernel: kernel.image(),
+            modules: kernel.modules(),
+            headers: kernel.headers(),
         }),
         name: Some(name.clone()),
         hardware: HardwareRequest::default(),
         btf: None,
-        device: (role != Role::Verifier).then(|| DeviceFiles {
+        device: device.map(|device| DeviceFiles {
             kernel: device.vmlinux(),
             btf: device.btf(),
         }),
@@ -169,7 +180,7 @@ pub fn target(role: Role, arch: Arch) -> Result<(Target, Built), Box<dyn Error>>
         }
         added => added?,
     };
-    Ok((added.target, device))
+    Ok(added.target)
 }
 
 /// Writes the whole patch series, with the kernel part's sources as a patch of its own.

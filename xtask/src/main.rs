@@ -62,7 +62,11 @@ enum Command {
         out: PathBuf,
     },
     /// Everything that passes before a landing.
-    Test,
+    Test {
+        /// Instead, what needs kernels built from source, on those of this architecture
+        #[arg(long, value_enum, value_name = "ARCH")]
+        kernels: Option<Arch>,
+    },
     /// Writes the kernel part's C header from `crates/abi`.
     Header {
         /// Only compare the committed header.
@@ -86,6 +90,9 @@ enum Bench {
     Load(ArchArgs),
     /// A board with little memory, and programs that are heavy to verify.
     Small,
+    /// From power on to an attached XDP program, on boards with little memory: the stock kernel's own way against a
+    /// kernel without verifier, JIT compiler and BTF.
+    Boot,
     /// Kernels without the verifier, the JIT compiler and BTF, against the stock one.
     Size(ArchArgs),
 }
@@ -96,6 +103,8 @@ enum Corpus {
     Build(ArchArgs),
     /// Takes the objects the whole way, from object to program on a device, and prints what became of them.
     Run(corpus::RunArgs),
+    /// Verifies the objects by the stock kernel and by the one whose limits are raised, and compares the images.
+    Limits(corpus::LimitsArgs),
 }
 
 fn main() -> ExitCode {
@@ -106,12 +115,17 @@ fn main() -> ExitCode {
         Command::Examples(args) => bpf::build_examples(args.arch).map_err(Into::into),
         Command::Corpus(Corpus::Build(args)) => corpus::build(args.arch).map_err(Into::into),
         Command::Corpus(Corpus::Run(args)) => corpus(&args),
+        Command::Corpus(Corpus::Limits(args)) => limits(&args),
         Command::Bench(Bench::Load(args)) => bench::load(args.arch),
         Command::Bench(Bench::Small) => bench::small(),
+        Command::Bench(Bench::Boot) => bench::boot(),
         Command::Bench(Bench::Size(args)) => bench::size(args.arch),
         Command::Kernel { role, arch } => linux::kernel(role, arch.arch),
         Command::Patches { out } => linux::patches(&out),
-        Command::Test => test::test(),
+        Command::Test { kernels: None } => test::test(),
+        Command::Test {
+            kernels: Some(arch),
+        } => test::test_kernels(arch),
         Command::Header { check } => header::header(check).map_err(Into::into),
         Command::Vectors => vectors::vectors(),
     };
@@ -143,4 +157,12 @@ fn corpus(args: &corpus::RunArgs) -> Result<(), Box<dyn Error>> {
     let binaries = artifacts::binaries(&[kernel.architecture().into()])?;
     let lab = binaries.lab(args.target(), preverify_lab::signer()?)?;
     Ok(corpus::run(args, &lab)?)
+}
+
+fn limits(args: &corpus::LimitsArgs) -> Result<(), Box<dyn Error>> {
+    // Verifier VMs need the agent.
+    artifacts::binaries(&[args.arch])?;
+    let stock = linux::target_of_one(linux::Role::Stock, args.arch)?;
+    let (raised, _) = linux::target(linux::Role::Stock, args.arch)?;
+    Ok(corpus::limits(args, &stock, &raised)?)
 }

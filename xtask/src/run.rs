@@ -1,5 +1,6 @@
 //! Running other programs, with errors that name them.
 
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
@@ -63,6 +64,14 @@ pub fn output(command: &mut Command) -> Result<String, RunError> {
             command: text,
             cause,
         }),
+    }
+}
+
+/// Removes a folder, if it is there.
+pub fn remove_folder(folder: &Path) -> Result<(), RunError> {
+    match fs::remove_dir_all(folder) {
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(at(folder)(cause)),
+        _ => Ok(()),
     }
 }
 

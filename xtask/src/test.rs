@@ -7,11 +7,13 @@ use std::process::Command;
 use std::time::Instant;
 
 use preverify_lab::{
-    AGENT_VARIABLE, BINARIES_VARIABLE, DEVICE_KERNEL_VARIABLE, OBJECTS_VARIABLE, signer,
+    AGENT_VARIABLE, BINARIES_VARIABLE, COMPILER_KERNEL_VARIABLE, DEVICE_KERNEL_VARIABLE,
+    KERNELS_ARCH_VARIABLE, Lab, OBJECTS_VARIABLE, signer,
 };
 use preverify_target::default_cache;
 
 use crate::arch::Arch;
+use crate::artifacts::Binaries;
 use crate::linux::{self, Role};
 use crate::run::{run, run_command};
 use crate::{artifacts, bpf, corpus, demo, header, kernel, setup};
@@ -97,24 +99,11 @@ pub fn test() -> Result<(), Box<dyn Error>> {
     bpf::complex_programs(Arch::X86_64, &linux_source)?;
 
     stage("tests in virtual machines");
+    let kernels = [(DEVICE_KERNEL_VARIABLE, &without_verifier)];
     run_command(
-        Command::new("cargo")
-            .args([
-                "test",
-                "--package",
-                "preverify-lab",
-                "--tests",
-                "--",
-                "--test-threads=2",
-            ])
-            .env(AGENT_VARIABLE, binaries.folder())
-            .env(BINARIES_VARIABLE, binaries.folder())
-            .env(OBJECTS_VARIABLE, bpf::objects(Arch::X86_64))
-            .envs(
-                without_verifier
-                    .device_kernel()
-                    .map(|kernel| (DEVICE_KERNEL_VARIABLE, kernel)),
-            ),
+        vm_tests(Arch::X86_64, &binaries, &kernels)
+            .arg("--tests")
+            .args(["--", "--test-threads=2"]),
     )?;
 
     stage("the sample of real objects: verified, proved, loaded, run, native and by bytecode");
@@ -124,13 +113,76 @@ pub fn test() -> Result<(), Box<dyn Error>> {
     )?;
 
     stage("the same sample on a device without verifier, JIT compiler and BTF");
-    corpus::run(&corpus::RunArgs::sample_on_devices(), &without_verifier)?;
+    corpus::run(
+        &corpus::RunArgs::sample_on_devices(Arch::X86_64),
+        &without_verifier,
+    )?;
 
     stage("the demo");
     demo::demo(Arch::X86_64)?;
 
     stages.end();
     Ok(())
+}
+
+/// Tests kernels built from source for an architecture: those for devices without a verifier, with and without a JIT
+/// compiler, and the one whose limits are parameters.
+pub fn test_kernels(arch: Arch) -> Result<(), Box<dyn Error>> {
+    let mut stages = Stages::default();
+    let mut stage = |name| stages.start(name);
+
+    stage("what is needed");
+    setup::setup()?;
+    // Some tests are about Debian's kernel for x86_64.
+    let binaries = artifacts::binaries(&[Arch::X86_64, arch])?;
+    artifacts::probe(arch)?;
+    bpf::test_programs(Arch::X86_64)?;
+    bpf::test_programs(arch)?;
+    bpf::complex_programs(arch, &corpus::linux_source()?)?;
+    corpus::build(arch)?;
+
+    stage("kernels from source");
+    linux::target(Role::Verifier, arch)?;
+    let device = linux::lab(Role::Device, arch, &binaries)?;
+    let compiler = linux::lab(Role::Compiler, arch, &binaries)?;
+
+    stage("tests in virtual machines");
+    let kernels = [
+        (DEVICE_KERNEL_VARIABLE, &device),
+        (COMPILER_KERNEL_VARIABLE, &compiler),
+    ];
+    run_command(
+        vm_tests(arch, &binaries, &kernels)
+            .args(["--test", "kernels", "--test", "limits", "--test", "witness"])
+            .args(["--", "--test-threads=2", "--include-ignored"]),
+    )?;
+    run_command(vm_tests(arch, &binaries, &kernels).args([
+        "--test",
+        "attach",
+        "places_of_a_kernel_without_verifier_and_btf",
+    ]))?;
+
+    stage("the sample of real objects on a device without verifier, JIT compiler and BTF");
+    corpus::run(&corpus::RunArgs::sample_on_devices(arch), &device)?;
+
+    stages.end();
+    Ok(())
+}
+
+/// The tests that need virtual machines, with kernels of `cargo xtask kernel`: which ones, is to be added.
+fn vm_tests(arch: Arch, binaries: &Binaries, kernels: &[(&str, &Lab)]) -> Command {
+    let images = kernels
+        .iter()
+        .filter_map(|(variable, lab)| Some((variable, lab.device_kernel()?)));
+    let mut command = Command::new("cargo");
+    command
+        .args(["test", "--package", "preverify-lab"])
+        .env(AGENT_VARIABLE, binaries.folder())
+        .env(BINARIES_VARIABLE, binaries.folder())
+        .env(OBJECTS_VARIABLE, bpf::objects(Arch::X86_64))
+        .env(KERNELS_ARCH_VARIABLE, arch.to_string())
+        .envs(images);
+    command
 }
 
 /// What is done one after the other, and when each began.

@@ -7,7 +7,6 @@
 //! architectures are installed packages: they do not work from elsewhere.
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -17,7 +16,7 @@ use preverify_target::{TargetError, default_cache};
 
 use crate::arch::Arch;
 use crate::paths::target_dir;
-use crate::run::{RunError, output, run};
+use crate::run::{RunError, at, output, remove_folder, run};
 
 /// What rustup calls the sources of a compiler's standard library.
 const SOURCES: &str = "rust-src";
@@ -54,9 +53,6 @@ pub enum ToolchainError {
         expected: &'static str,
         found: Vec<String>,
     },
-    /// A file could not be moved or removed.
-    #[error("{}: {cause}", path.display())]
-    File { path: PathBuf, cause: io::Error },
 }
 
 /// Compiler and C libraries for an architecture.
@@ -201,24 +197,12 @@ fn unpacked(
     println!("unpacking {} in {}", names.join(", "), folder.display());
     let partial = folder.with_extension("partial");
     let debs = folder.with_extension("debs");
-    remove(&partial)?;
+    remove_folder(&partial)?;
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     for deb in apt.download(&names, &debs)? {
         debian::extract(&deb, &partial)?;
     }
-    remove(&debs)?;
+    remove_folder(&debs)?;
     fs::rename(&partial, folder).map_err(at(&partial))?;
     Ok(folder.to_owned())
-}
-
-fn remove(folder: &Path) -> Result<(), ToolchainError> {
-    match fs::remove_dir_all(folder) {
-        Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(at(folder)(cause)),
-        _ => Ok(()),
-    }
-}
-
-fn at(path: &Path) -> impl FnOnce(io::Error) -> ToolchainError {
-    let path = path.to_owned();
-    move |cause| ToolchainError::File { path, cause }
 }

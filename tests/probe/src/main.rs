@@ -1,5 +1,6 @@
 //! `preverify-probe CASES ANSWERS`: reads cases from one file, writes the answers into another.
 //! `preverify-probe classic`: tries classic filters.
+//! `preverify-probe code PIN FILE`: writes a pinned program's machine code into a file.
 
 mod capabilities;
 mod classic;
@@ -8,11 +9,12 @@ use std::error::Error;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::process::ExitCode;
 use std::thread;
 
 use preverify_abi::ioctl::DEVICE_PATH;
-use preverify_device::sys::bpf::{MapCreate, map_create};
+use preverify_device::sys::bpf::{MapCreate, machine_code, map_create, object_get};
 use preverify_device::sys::ioctl;
 use preverify_device::sys::map::MapHandle;
 use preverify_probe::{Answer, Case, Load, Map, Refusal};
@@ -22,9 +24,13 @@ use zerocopy::FromZeros;
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     let outcome = match arguments.as_slice() {
+        [only, pin, file] if only == "code" => code(pin.as_ref(), file.as_ref()),
         [cases, answers] => answer_all(cases.as_ref(), answers.as_ref()),
         [only] if only == "classic" => classic::classic(),
-        _ => Err("usage: preverify-probe CASES ANSWERS, or preverify-probe classic".into()),
+        _ => Err("usage: preverify-probe CASES ANSWERS\n       \
+                  preverify-probe classic\n       \
+                  preverify-probe code PIN FILE"
+            .into()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -35,7 +41,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn answer_all(cases: &std::path::Path, answers: &std::path::Path) -> Result<(), Box<dyn Error>> {
+fn answer_all(cases: &Path, answers: &Path) -> Result<(), Box<dyn Error>> {
     let cases: Vec<Case> = frame::receive(&mut File::open(cases)?)?;
     let device = OpenOptions::new()
         .read(true)
@@ -51,6 +57,11 @@ fn answer_all(cases: &std::path::Path, answers: &std::path::Path) -> Result<(), 
     let mut text = Vec::new();
     frame::send(&mut text, &given)?;
     Ok(fs::write(answers, text)?)
+}
+
+fn code(pin: &Path, file: &Path) -> Result<(), Box<dyn Error>> {
+    let program = object_get(pin)?;
+    Ok(fs::write(file, machine_code(program.as_fd())?)?)
 }
 
 fn answer(device: BorrowedFd<'_>, case: &Case) -> io::Result<Answer> {

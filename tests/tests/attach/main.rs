@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use preverify_lab::{BUSYBOX, Device, LOADER, Lab, object};
+use preverify_abi::kinds::Architecture;
+use preverify_lab::{BUSYBOX, Device, LOADER, Lab};
 use preverify_target::DeviceOptions;
 
 /// How often each program has run: pinned by name, so that it outlives the programs.
@@ -53,13 +54,23 @@ enum Runs {
 
 use Runs::{AtLeastOnce, Times};
 
+/// What the names of functions that do system calls start with, here and on each architecture.
+const SYSCALL: &str = "SYSCALL_";
+
+fn syscall_prefix(arch: Architecture) -> &'static str {
+    match arch {
+        Architecture::ARM64 => "__arm64_",
+        _ => "__x64_",
+    }
+}
+
 /// A program without its `on_`, where to attach it, and how often it runs.
 type Row = (&'static str, &'static str, Runs);
 
 /// What all kernels since 6.1 have, whatever their configuration.
 const EVERYWHERE: &[Row] = &[
-    ("kprobe", "kprobe/__x64_sys_sync", Times(1)),
-    ("kretprobe", "kretprobe/__x64_sys_sync", Times(1)),
+    ("kprobe", "kprobe/SYSCALL_sys_sync", Times(1)),
+    ("kretprobe", "kretprobe/SYSCALL_sys_sync", Times(1)),
     ("ksyscall", "ksyscall/sync", Times(1)),
     ("kretsyscall", "kretsyscall/sync", Times(1)),
     (
@@ -112,7 +123,7 @@ const EVERYWHERE: &[Row] = &[
 /// What Debian's 6.12 has beside that.
 const MULTI_KPROBES: &[Row] = &[
     ("multi", "kprobe.multi/ksys_syn*", Times(1)),
-    ("retmulti", "kretprobe.multi/__x64_sys_sync", Times(1)),
+    ("retmulti", "kretprobe.multi/SYSCALL_sys_sync", Times(1)),
 ];
 
 /// Links since Linux 6.6, filters of traffic control before that.
@@ -124,7 +135,7 @@ const PACKETS: &[Row] = &[
 /// Programs that older kernels do not have.
 const NEW: &[Row] = &[
     ("netfilter", "netfilter:ipv4:input:5", AtLeastOnce),
-    ("session", "kprobe.session/__x64_sys_sync", Times(2)),
+    ("session", "kprobe.session/SYSCALL_sys_sync", Times(2)),
 ];
 
 #[test]
@@ -145,7 +156,7 @@ fn places_of_linux_6_1() {
 /// There, what functions and hooks are like is in the bundle.
 #[test]
 fn places_of_a_kernel_without_verifier_and_btf() {
-    let lab = Lab::of_two_kernels().unwrap();
+    let lab = Lab::of_device_kernel().unwrap();
     let mut subject = Subject::new(lab, &["attach", "attach_new"]);
     let tables = [EVERYWHERE, MULTI_KPROBES, PACKETS];
     subject.run_until_terminated(&[("attach", &tables), ("attach_new", &[NEW])]);
@@ -153,11 +164,13 @@ fn places_of_a_kernel_without_verifier_and_btf() {
 
 struct Subject {
     device: Device,
+    arch: Architecture,
 }
 
 impl Subject {
     /// A device with two network cards and the bundles of these objects.
     fn new(lab: Lab, objects: &[&str]) -> Self {
+        let arch = lab.architecture();
         let mut device = lab
             .boot_for_probes(DeviceOptions {
                 cpus: Some(2),
@@ -167,15 +180,15 @@ impl Subject {
             })
             .unwrap();
         for name in objects {
-            let verified = lab.verify(&object(name).unwrap()).unwrap();
+            let verified = lab.verify(&lab.object(name).unwrap()).unwrap();
             let bundle = lab.bundle(&verified).unwrap().to_bytes();
             device.put(&bundle_path(name), 0o644, bundle).unwrap();
         }
-        device.put(TARGET, 0o755, target::program()).unwrap();
+        device.put(TARGET, 0o755, target::program(arch)).unwrap();
         device.put("/tmp/trigger", 0o644, TRIGGER.into()).unwrap();
         device.put("/tmp/prepare", 0o644, PREPARE.into()).unwrap();
         device.run(&[BUSYBOX, "sh", "/tmp/prepare"]).unwrap();
-        Self { device }
+        Self { device, arch }
     }
 
     /// Attaches the programs of each object: they run, also a second time, and do not when their loaders have ended.
@@ -237,7 +250,10 @@ impl Subject {
         let rows: Vec<_> = tables.iter().copied().flatten().collect();
         let places: Vec<_> = rows
             .iter()
-            .map(|(name, place, _)| format!("on_{name}={place}"))
+            .map(|(name, place, _)| {
+                let place = place.replace(SYSCALL, syscall_prefix(self.arch));
+                format!("on_{name}={place}")
+            })
             .collect();
         let (bundle, pins) = (bundle_path(object), pins(object));
         let mut command = vec![LOADER, "run", &bundle, "--pin", &pins];

@@ -1,5 +1,7 @@
 //! A program to probe: an ELF file with one function that has a name, so small that it is written here.
 
+use preverify_abi::kinds::Architecture;
+
 /// Where the program is loaded.
 const BASE: u64 = 0x40_0000;
 const HEADER: u64 = 64;
@@ -18,7 +20,7 @@ const FUNCTION: &str = "target_function";
 pub const CALLS: u64 = 2;
 
 #[rustfmt::skip]
-const INSTRUCTIONS: [u8; 36] = [
+const X86_64: [u8; 36] = [
     0xe8, 27, 0, 0, 0,      // call target_function
     0xe8, 22, 0, 0, 0,      // call target_function
     0xb8, 60, 0, 0, 0,      // mov $SYS_exit, %eax
@@ -28,21 +30,36 @@ const INSTRUCTIONS: [u8; 36] = [
     0x8d, 0x47, 0x01, 0xc3, // target_function: lea 1(%rdi), %eax; ret
 ];
 
+#[rustfmt::skip]
+const ARM64: [u8; 36] = [
+    0x08, 0x00, 0x00, 0x94, // bl target_function
+    0x07, 0x00, 0x00, 0x94, // bl target_function
+    0xa8, 0x0b, 0x80, 0xd2, // mov x8, #SYS_exit
+    0x00, 0x00, 0x80, 0xd2, // mov x0, #0
+    0x01, 0x00, 0x00, 0xd4, // svc #0
+    0x00, 0x00, 0x20, 0xd4, 0x00, 0x00, 0x20, 0xd4, 0x00, 0x00, 0x20, 0xd4,
+    0xc0, 0x03, 0x5f, 0xd6, // target_function: ret
+];
+
 /// The file.
-pub fn program() -> Vec<u8> {
+pub fn program(arch: Architecture) -> Vec<u8> {
+    let (machine, instructions) = match arch {
+        Architecture::ARM64 => (183, ARM64),
+        _ => (62, X86_64),
+    };
     // Names of sections and symbols, in one table.
     let mut names = b"\0.text\0.symtab\0.strtab\0".to_vec();
     let function_name = u32::try_from(names.len()).unwrap();
     names.extend(FUNCTION.as_bytes());
     names.push(0);
-    let code_size = INSTRUCTIONS.len() as u64;
+    let code_size = instructions.len() as u64;
     let symbols = (CODE + code_size).next_multiple_of(8);
     let name_table = symbols + 2 * SYMBOL;
     let sections = (name_table + names.len() as u64).next_multiple_of(8);
 
     let mut file = File(Vec::new());
     file.bytes(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0");
-    file.u16s(&[2, 62]); // ET_EXEC, EM_X86_64
+    file.u16s(&[2, machine]); // ET_EXEC
     file.u32s(&[1]);
     file.u64s(&[BASE + CODE, HEADER, sections]);
     file.u32s(&[0]);
@@ -51,7 +68,7 @@ pub fn program() -> Vec<u8> {
     file.u32s(&[1, 5]);
     let loaded = CODE + code_size;
     file.u64s(&[0, BASE, BASE, loaded, loaded, 0x1000]);
-    file.bytes(&INSTRUCTIONS);
+    file.bytes(&instructions);
 
     file.pad_to(symbols + SYMBOL);
     file.u32s(&[function_name]);

@@ -27,7 +27,7 @@ use crate::linux::Role;
 use crate::paths::{target_dir, workspace};
 
 /// What one object may take to verify. The heaviest that are accepted take 30 s on emulated machines.
-const TIME_LIMIT: Duration = Duration::from_secs(120);
+pub const TIME_LIMIT: Duration = Duration::from_secs(120);
 /// Programs that an object may have beside those that load: each costs an attempt.
 const ATTEMPTS: usize = 200;
 /// Objects after which machines are made anew, so that none suffers from what others left.
@@ -75,9 +75,10 @@ impl Args {
     }
 
     /// The fixed sample, for devices with machine code alone and no verifier.
-    pub fn sample_on_devices() -> Self {
+    pub fn sample_on_devices(arch: Arch) -> Self {
         Self {
             built: Some(Role::Device),
+            arch,
             image: Some(Images::Native),
             ..Self::sample(preverify_lab::TARGET)
         }
@@ -122,6 +123,9 @@ pub enum RunCorpusError {
         path: PathBuf,
         cause: std::io::Error,
     },
+    /// Kernels whose limits are raised make other images.
+    #[error("{0} programs have other images where limits are raised")]
+    OtherImages(usize),
     /// Objects of the sample did not do what they did before.
     #[error("{0} objects of the sample did not go the whole way")]
     Regressed(usize),
@@ -130,7 +134,7 @@ pub enum RunCorpusError {
 /// Runs objects and prints what became of them.
 pub fn run(args: &Args, lab: &Lab) -> Result<(), RunCorpusError> {
     let arch = Arch::from(lab.architecture());
-    let chosen = chosen(args, arch)?;
+    let chosen = chosen(args.sample, &args.filter, arch)?;
     let mut machines = Machines::new(lab, args.images());
     let start = Instant::now();
     let mut rows = Vec::with_capacity(chosen.len());
@@ -185,9 +189,14 @@ fn rows_on_x86_64() -> Option<Vec<Row>> {
     serde_json::from_slice(&text).ok()
 }
 
-fn chosen(args: &Args, arch: Arch) -> Result<Vec<CorpusObject>, RunCorpusError> {
+/// The sample, or all; of these, those whose ids contain a part that is asked for.
+pub fn chosen(
+    only_sample: bool,
+    parts: &[String],
+    arch: Arch,
+) -> Result<Vec<CorpusObject>, RunCorpusError> {
     let mut all = objects(arch)?;
-    if args.sample {
+    if only_sample {
         let sample = sample();
         if let Some(missing) = sample
             .iter()
@@ -197,12 +206,8 @@ fn chosen(args: &Args, arch: Arch) -> Result<Vec<CorpusObject>, RunCorpusError> 
         }
         all.retain(|object| sample.contains(&object.id.as_str()));
     }
-    if !args.filter.is_empty() {
-        all.retain(|object| {
-            args.filter
-                .iter()
-                .any(|part| object.id.contains(part.as_str()))
-        });
+    if !parts.is_empty() {
+        all.retain(|object| parts.iter().any(|part| object.id.contains(part.as_str())));
     }
     Ok(all)
 }
@@ -246,11 +251,7 @@ impl<'a> Machines<'a> {
             self.finish()?;
         }
         let mut row = Row::new(&found.id, found.source);
-        let mut object = Object::read(&found.path).map_err(|cause| RunCorpusError::File {
-            path: found.path.clone(),
-            cause,
-        })?;
-        object.inputs = starting_inputs(found)?;
+        let mut object = read(found)?;
         match self.whole_way(&mut object, &mut row) {
             Ok(()) => {}
             Err(Failure::Object(reason)) => row.stopped(reason),
@@ -623,6 +624,16 @@ fn request(object: &Object, export: bool) -> LoadRequest {
     }
 }
 
+/// An object with its inputs.
+pub fn read(found: &CorpusObject) -> Result<Object, RunCorpusError> {
+    let mut object = Object::read(&found.path).map_err(|cause| RunCorpusError::File {
+        path: found.path.clone(),
+        cause,
+    })?;
+    object.inputs = starting_inputs(found)?;
+    Ok(object)
+}
+
 /// What its user space would set, as far as files of ours and the object's own annotations say.
 fn starting_inputs(object: &CorpusObject) -> Result<Inputs, RunCorpusError> {
     let path = inputs_file(&object.id);
@@ -650,7 +661,7 @@ fn inputs_file(id: &str) -> PathBuf {
 
 /// The program that cannot be loaded: the verifier rejects it, or what it attaches to is not in this kernel, so that
 /// its own user space would leave it out.
-fn blamed(rejection: &Rejection) -> Option<String> {
+pub fn blamed(rejection: &Rejection) -> Option<String> {
     match rejection.stage {
         Stage::Verify => rejection.program.clone(),
         Stage::Prepare => rejection.libbpf_log.lines().find_map(|line| {
@@ -673,7 +684,7 @@ fn last_words(rejection: &Rejection) -> String {
     )
 }
 
-fn first_line(error: &impl ToString) -> String {
+pub fn first_line(error: &impl ToString) -> String {
     error.to_string().lines().next().unwrap_or("").to_owned()
 }
 

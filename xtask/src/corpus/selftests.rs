@@ -13,12 +13,12 @@ use preverify_target::debian::{self, Apt, Deb};
 
 use super::{
     Corpus, CorpusError, CorpusObject, Source, create_folder, expectations, hex_digest,
-    object_path, read, remove_folder, write,
+    object_path, read, write,
 };
 use crate::arch::Arch;
 use crate::bpf::{self, CompileError, Compiler};
 use crate::linux;
-use crate::run::{output, run_command};
+use crate::run::{output, remove_folder, run_command};
 
 /// What the selftests and bpftool need of the kernel's source.
 const SOURCE_PARTS: [&str; 5] = ["arch/x86", "include", "kernel/bpf", "scripts", "tools"];

@@ -9,9 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::config;
-use super::source::remove;
 use crate::arch::Arch;
-use crate::run::{at, output, run_command};
+use crate::run::{at, output, remove_folder, run_command};
 
 /// How often a build says that it goes on.
 const HEARTBEAT: Duration = Duration::from_secs(60);
@@ -54,7 +53,7 @@ pub fn build(
     build.compile(&what, folder)?;
 
     let partial = folder.with_extension("partial");
-    remove(&partial)?;
+    remove_folder(&partial)?;
     fs::create_dir_all(&partial).map_err(at(&partial))?;
     build.keep(&partial)?;
     if modules {
@@ -184,7 +183,7 @@ impl Build<'_> {
         let from = installed.join("lib/modules").join(release.trim());
         let modules = folder.join("modules");
         fs::rename(&from, &modules).map_err(at(&from))?;
-        remove(&installed)?;
+        remove_folder(&installed)?;
         for link in ["build", "source"] {
             // They point to where the kernel was built.
             let _ = fs::remove_file(modules.join(link));

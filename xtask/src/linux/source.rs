@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::corpus;
 use crate::paths::workspace;
-use crate::run::{RunError, at, output};
+use crate::run::{RunError, at, output, remove_folder};
 
 /// The package with the source.
 pub const PACKAGE: &str = "linux-source-6.12";
@@ -33,7 +33,7 @@ pub fn patched(cache: &Path, source: &Deb) -> Result<PathBuf, Box<dyn Error>> {
     let tree = cache.join(format!("source-{}", digest(source)?));
     if !tree.exists() {
         let partial = tree.with_extension("partial");
-        remove(&partial)?;
+        remove_folder(&partial)?;
         unpack(source, &[], &partial)?;
         for patch in patch_files()? {
             apply(&partial, &patch)?;
@@ -172,7 +172,7 @@ pub fn unpack(deb: &Deb, parts: &[&str], folder: &Path) -> Result<(), RunError> 
     }
     println!("unpacking {}", deb.stem);
     let partial = folder.with_extension("unpacking");
-    remove(&partial)?;
+    remove_folder(&partial)?;
     fs::create_dir_all(&partial).map_err(at(&partial))?;
     let member = format!("./usr/src/{PACKAGE}.tar.xz");
     let mut package = start(
@@ -218,13 +218,5 @@ fn finish(name: &str, child: &mut Child) -> Result<(), RunError> {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(RunError::Failed { command, status }),
         Err(cause) => Err(RunError::Start { command, cause }),
-    }
-}
-
-/// Removes a folder, if it is there.
-pub fn remove(folder: &Path) -> Result<(), RunError> {
-    match fs::remove_dir_all(folder) {
-        Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(at(folder)(cause)),
-        _ => Ok(()),
     }
 }

@@ -287,16 +287,44 @@ struct GetInfo {
 /// Asks the kernel about a map, program or link: which of them, the caller knows.
 pub fn info<I: Info>(object: BorrowedFd<'_>) -> io::Result<I> {
     let mut info = I::default();
+    // SAFETY: all addresses in it are null.
+    unsafe { fill(object, &mut info)? };
+    Ok(info)
+}
+
+/// A program's machine code: that of its functions, one after the other.
+pub fn machine_code(program: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
+    let mut info: ProgramInfo = info(program)?;
+    let mut code = vec![0; info.jited_size as usize];
+    info = ProgramInfo {
+        jited_size: info.jited_size,
+        jited: code.as_mut_ptr().addr() as u64,
+        ..ProgramInfo::default()
+    };
+    // SAFETY: the kernel writes at most `jited_size` bytes to `jited`, and `code` has so many; the other addresses are
+    // null.
+    unsafe { fill(program, &mut info)? };
+    match info.jited {
+        // It is not for everybody to see.
+        0 => Err(io::ErrorKind::PermissionDenied.into()),
+        _ => Ok(code),
+    }
+}
+
+/// # Safety
+///
+/// The addresses in `info` are null, or the kernel may write there as much as the sizes beside them say.
+unsafe fn fill<I: Info>(object: BorrowedFd<'_>, info: &mut I) -> io::Result<()> {
     let bytes = info.as_mut_bytes();
     let mut attributes = GetInfo {
         bpf_fd: number(object),
         info_len: u32::try_from(bytes.len()).unwrap_or(u32::MAX),
         info: bytes.as_mut_ptr().addr() as u64,
     };
-    // SAFETY: the kernel writes at most `info_len` bytes to `info`, for which any bytes are valid,
-    // and follows no address in it, as all are null.
+    // SAFETY: the kernel writes at most `info_len` bytes to `info`, for which any bytes are valid; where it writes
+    // beside that, the caller answers for.
     check(unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attributes) })?;
-    Ok(info)
+    Ok(())
 }
 
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable)]

@@ -1,0 +1,114 @@
+#![allow(clippy::unwrap_used, reason = "a test that fails shall say where")]
+//! A second witness for machine code that no device can make: the same kernel build with its JIT compiler left in
+//! compiles the verified bytecode, and what it writes is what the kernel that verifies wrote, but for addresses.
+
+use preverify_image::image::{Image, Reloc, Target};
+use preverify_image::symbols::KernelSymbols;
+use preverify_image::{Addresses, MapAddresses, Relinked, relink};
+use preverify_lab::{Device, LOADER, Lab, PROBE};
+use preverify_pipeline::VerifiedProgram;
+use preverify_target::DeviceOptions;
+
+const OBJECTS: [&str; 6] = [
+    "refusals", "maps", "maps_new", "events", "bytecode", "attach",
+];
+const BUNDLE: &str = "/tmp/b.pvb";
+const PINS: &str = "/sys/fs/bpf/b";
+/// Where no map is told to lie: fields with addresses of maps are not compared. Three instructions set it on arm64.
+const NO_MAP: MapAddresses = MapAddresses {
+    map: 0xffff_1234_5678_9abc,
+    values: Some(0xffff_1234_5678_9abc),
+};
+
+#[test]
+#[ignore = "needs a kernel of its own: `cargo xtask test --kernels x86_64` builds it and runs this"]
+fn devices_with_a_compiler_write_the_same_machine_code() {
+    let lab = Lab::of_compiler_kernel().unwrap();
+    let mut device = lab.boot_for_probes(DeviceOptions::default()).unwrap();
+    let mut compared = 0;
+    for object in OBJECTS {
+        let verified = lab.verify(&lab.object(object).unwrap()).unwrap();
+        let bundle = lab.bundle(&verified).unwrap().to_bytes();
+        device.put(BUNDLE, 0o644, bundle).unwrap();
+        let load = [LOADER, "load", BUNDLE, "--image", "bytecode", "--pin", PINS];
+        device.run(&load).unwrap();
+        let symbols = device.symbols().unwrap();
+        for (program, loaded) in verified.programs.iter().zip(&verified.loaded.programs) {
+            let name = &loaded.function;
+            let code = machine_code(&mut device, name);
+            assert_same(program, &code, &symbols, &format!("{object}: {name}"));
+            compared += 1;
+        }
+        device.run(&[LOADER, "unload", PINS]).unwrap();
+    }
+    println!("{compared} programs are the same");
+    device.healthy_log().unwrap();
+}
+
+fn machine_code(device: &mut Device, program: &str) -> Vec<u8> {
+    const FILE: &str = "/tmp/code";
+    let pin = format!("{PINS}/{program}");
+    device.run(&[PROBE, "code", &pin, FILE]).unwrap();
+    device.get(FILE).unwrap()
+}
+
+/// Links the native image with the addresses that the device has, and compares.
+fn assert_same(program: &VerifiedProgram, code: &[u8], kallsyms: &str, what: &str) {
+    let sections = &program.native.as_ref().expect(what).sections;
+    let image = Image::parse(&sections.image, &sections.symbols).unwrap();
+    let addresses = Addresses {
+        functions: addresses_of(&image, kallsyms, what),
+        maps: vec![NO_MAP; program.export.maps.len()],
+        prog_aux: NO_MAP.map,
+        symbols: &KernelSymbols::parse(kallsyms).unwrap(),
+    };
+    let Relinked { functions } = relink(&image, &addresses).unwrap();
+    let mut rest = code;
+    for (index, (mut expected, function)) in functions.into_iter().zip(&image.functions).enumerate()
+    {
+        let (found, others) = rest.split_at(expected.len().min(rest.len()));
+        let mut found = found.to_vec();
+        rest = others;
+        for reloc in &function.relocs {
+            if is_not_told(reloc) {
+                let field = reloc.offset as usize..reloc.offset as usize + reloc.form.size();
+                found[field.clone()].fill(0);
+                expected[field].fill(0);
+            }
+        }
+        assert!(found == expected, "{what}, function {index} differs");
+    }
+    assert!(rest.is_empty(), "{what}: {} bytes more", rest.len());
+}
+
+/// What the kernel tells nobody where it is.
+fn is_not_told(reloc: &Reloc) -> bool {
+    matches!(
+        reloc.target,
+        Target::Map(_) | Target::MapValue(_) | Target::ProgAux
+    )
+}
+
+/// Where the program's functions are: the kernel calls each by its tag, and functions that are alike in their order.
+fn addresses_of(image: &Image, kallsyms: &str, what: &str) -> Vec<u64> {
+    let lines: Vec<(u64, &str)> = kallsyms
+        .lines()
+        .filter_map(|line| {
+            let mut words = line.split_whitespace();
+            let address = u64::from_str_radix(words.next()?, 16).ok()?;
+            Some((address, words.nth(1)?.strip_prefix("bpf_prog_")?))
+        })
+        .collect();
+    let address = |tag: &[u8; 8]| {
+        let tag: String = tag.iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut found = lines.iter().filter(|(_, name)| name.starts_with(&tag));
+        let (address, _) = found.next().unwrap_or_else(|| panic!("{what}: no {tag}"));
+        assert!(found.next().is_none(), "{what}: {tag} more than once");
+        *address
+    };
+    image
+        .functions
+        .iter()
+        .map(|function| address(&function.tag))
+        .collect()
+}
