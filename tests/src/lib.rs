@@ -8,6 +8,7 @@
 mod device;
 mod dump;
 mod lab;
+mod processes;
 mod subject;
 
 pub use device::{BUSYBOX, Device, DeviceError, LOADER, PROBE, on_packet, pinned};
@@ -17,4 +18,5 @@ pub use lab::{
     Lab, LabError, OBJECTS_VARIABLE, TARGET, file, object, signer, target, target_on,
 };
 pub use preverify_target::AGENT_VARIABLE;
+pub use processes::{is_running, machines_of, peak_memory};
 pub use subject::{Subject, assert_reason, assert_refused, image, is_refused, refusal};

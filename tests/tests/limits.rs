@@ -2,12 +2,11 @@
 //! Programs that stock kernels refuse as too complex, verified by one whose limits are raised.
 
 use std::env;
-use std::fs;
 use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use preverify_lab::{LOADER, Lab, on_packet};
+use preverify_lab::{LOADER, Lab, is_running, machines_of, on_packet};
 use preverify_pipeline::{BuildError, Object, Stage, Verified, Verifier};
 use preverify_protocol::GlobalValue;
 use preverify_target::DeviceOptions;
@@ -209,12 +208,12 @@ fn a_killed_verification_leaves_no_machine() {
         .spawn()
         .unwrap();
     let machines = wait_for(|| {
-        let children = children(victim.id());
-        (children.len() == 2).then_some(children)
+        let machines = machines_of(victim.id());
+        (machines.len() == 2).then_some(machines)
     });
     // They verify by now, or will in a moment.
     sleep(Duration::from_secs(5));
-    assert_eq!(children(victim.id()), machines);
+    assert_eq!(machines_of(victim.id()), machines);
     victim.kill().unwrap();
     victim.wait().unwrap();
     wait_for(|| {
@@ -234,29 +233,4 @@ fn wait_for<T>(mut found: impl FnMut() -> Option<T>) -> T {
         assert!(Instant::now() < deadline, "waited too long");
         sleep(Duration::from_millis(100));
     }
-}
-
-/// The processes that QEMU runs as, of all that a process has started.
-fn children(parent: u32) -> Vec<u32> {
-    let mut children: Vec<u32> = fs::read_dir("/proc")
-        .unwrap()
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter(|&process| {
-            status(process).is_some_and(|status| {
-                status.contains(&format!("PPid:\t{parent}\n"))
-                    && status.starts_with("Name:\tqemu-system")
-            })
-        })
-        .collect();
-    children.sort_unstable();
-    children
-}
-
-/// Whether a process is there, and no zombie that nobody has waited for.
-fn is_running(process: u32) -> bool {
-    status(process).is_some_and(|status| !status.contains("State:\tZ"))
-}
-
-fn status(process: u32) -> Option<String> {
-    fs::read_to_string(format!("/proc/{process}/status")).ok()
 }

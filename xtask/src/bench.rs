@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: measurements with all sides in one run, side by side.
 
 mod boot;
+mod limits;
 mod load;
 mod plot;
 mod size;
@@ -16,6 +17,7 @@ use crate::arch::Arch;
 use crate::paths::workspace;
 
 pub use boot::boot;
+pub use limits::limits;
 pub use load::load;
 pub use size::size;
 pub use small::small;

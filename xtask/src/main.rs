@@ -88,6 +88,8 @@ struct ArchArgs {
 enum Bench {
     /// Loading a program: the kernel's own way against the pre-verified ones.
     Load(ArchArgs),
+    /// Programs that stock kernels refuse as too complex: what verifying them takes, and how that grows.
+    Limits,
     /// A board with little memory, and programs that are heavy to verify.
     Small,
     /// From power on to an attached XDP program, on boards with little memory: the stock kernel's own way against a
@@ -119,6 +121,7 @@ fn main() -> ExitCode {
         Command::Bench(Bench::Load(args)) => bench::load(args.arch),
         Command::Bench(Bench::Small) => bench::small(),
         Command::Bench(Bench::Boot) => bench::boot(),
+        Command::Bench(Bench::Limits) => bench::limits(),
         Command::Bench(Bench::Size(args)) => bench::size(args.arch),
         Command::Kernel { role, arch } => linux::kernel(role, arch.arch),
         Command::Patches { out } => linux::patches(&out),
