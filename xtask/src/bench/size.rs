@@ -2,9 +2,16 @@
 
 use std::error::Error;
 use std::fs;
+use std::time::Duration;
 
-use super::{results, write};
+use preverify_bench::{Loads, Measurement};
+use preverify_lab::{Lab, file};
+use preverify_pipeline::Object;
+use preverify_target::DeviceOptions;
+
+use super::{BENCH, results, selftest, write};
 use crate::arch::Arch;
+use crate::artifacts;
 use crate::kernel::{Section, sections};
 use crate::linux::{self, Built, Role};
 
@@ -16,6 +23,11 @@ const ROWS: [(Role, &str); 4] = [
     (Role::Device, "and without BTF"),
 ];
 
+/// A large program, which verifiers find hard.
+const PROGRAM: (&str, &str) = ("pyperf180", "on_event");
+const LOAD_RUNS: &str = "20";
+const LIMIT: Duration = Duration::from_secs(900);
+
 struct Row {
     what: &'static str,
     /// The bootable file.
@@ -25,20 +37,76 @@ struct Row {
     resident: u64,
     /// BTF, as it lies in memory.
     btf: u64,
+    peak: Peak,
+}
+
+/// What loading the program took.
+struct Peak {
+    /// The most memory.
+    bytes: u64,
+    /// Bytes of the image that was loaded, unless the kernel made it of the object.
+    image: Option<usize>,
 }
 
 /// Measures kernels of an architecture; builds those that are not there.
 pub fn size(arch: Arch) -> Result<(), Box<dyn Error>> {
-    let rows = ROWS
-        .into_iter()
-        .map(|(role, what)| row(&linux::build(role, arch)?, what, arch))
-        .collect::<Result<Vec<_>, _>>()?;
+    let binaries = artifacts::binaries(&[arch])?;
+    let mut rows = Vec::new();
+    for (role, what) in ROWS {
+        let lab = linux::lab(role, arch, &binaries)?;
+        let peak = match role {
+            Role::Stock => peak_of_stock(&lab, arch)?,
+            _ => peak_of_bundle(&lab, arch)?,
+        };
+        rows.push(row(&linux::build(role, arch)?, what, arch, peak)?);
+    }
     let text = report(&rows, arch);
     println!("\n{text}");
     write(&results()?.join(format!("size-{arch}.md")), &text)
 }
 
-fn row(kernel: &Built, what: &'static str, arch: Arch) -> Result<Row, Box<dyn Error>> {
+fn device(arch: Arch) -> Result<DeviceOptions, Box<dyn Error>> {
+    Ok(DeviceOptions {
+        memory_mib: Some(1024),
+        cpus: Some(1),
+        files: vec![file(BENCH, 0o755, &artifacts::bench(arch)?)],
+        ..DeviceOptions::default()
+    })
+}
+
+/// What the kernel of devices takes to verify and compile the program.
+fn peak_of_stock(lab: &Lab, arch: Arch) -> Result<Peak, Box<dyn Error>> {
+    const OBJECT: &str = "/tmp/program.bpf.o";
+    let mut options = device(arch)?;
+    options.kernel = lab.device_kernel().map(Into::into);
+    options
+        .files
+        .push(file(OBJECT, 0o644, &selftest(arch, PROGRAM.0)?));
+    let mut device = lab.boot_verifying(options)?;
+    let text = device.run_within(&[BENCH, "stock", OBJECT, PROGRAM.1], LIMIT)?;
+    let loads: Loads = serde_json::from_str(&text)?;
+    Ok(Peak {
+        bytes: loads.peak,
+        image: None,
+    })
+}
+
+/// What it takes to load the program's machine code.
+fn peak_of_bundle(lab: &Lab, arch: Arch) -> Result<Peak, Box<dyn Error>> {
+    const BUNDLE: &str = "/tmp/program.pvb";
+    let verified = lab.verify(&Object::read(&selftest(arch, PROGRAM.0)?)?)?;
+    let mut device = lab.boot(device(arch)?)?;
+    device.put(BUNDLE, 0o644, lab.bundle(&verified)?.to_bytes())?;
+    let text = device.run_within(&[BENCH, "bundle", BUNDLE, PROGRAM.1, LOAD_RUNS], LIMIT)?;
+    let measurement: Measurement = serde_json::from_str(&text)?;
+    let native = measurement.native.ok_or("there is no machine code")?;
+    Ok(Peak {
+        bytes: native.loads.peak,
+        image: Some(native.bytes),
+    })
+}
+
+fn row(kernel: &Built, what: &'static str, arch: Arch, peak: Peak) -> Result<Row, Box<dyn Error>> {
     let sections = sections(arch, &kernel.vmlinux())?;
     let total = |counts: &dyn Fn(&Section) -> bool| -> u64 {
         let counting = sections.iter().filter(|section| counts(section));
@@ -54,6 +122,7 @@ fn row(kernel: &Built, what: &'static str, arch: Arch) -> Result<Row, Box<dyn Er
         text,
         resident: total(&stays),
         btf: total(&|section| section.name == ".BTF"),
+        peak,
     })
 }
 
@@ -69,22 +138,29 @@ fn report(rows: &[Row], arch: Arch) -> String {
     let mut text = format!(
         "# What a kernel saves\n\n`cargo xtask bench size --arch {arch}`: Linux 6.12 with the options of `kernel/configs`, \
          gcc's `-O2`, the bootable file packed with gzip. Bytes; `text` is the section of that name, `in memory` is all that stays \
-         there after the boot, before anything is allocated, `BTF` is part of that.\n\n\
-         | kernel | bootable file | text | in memory | BTF |\n|---|--:|--:|--:|--:|\n"
+         there after the boot, before anything is allocated, `BTF` is part of that. `load peak` is the most memory that was taken while \
+         {} was loaded, with its signature checked: on the stock kernel the object, by libbpf, elsewhere its image.\n\n\
+         | kernel | bootable file | text | in memory | BTF | load peak | image |\n|---|--:|--:|--:|--:|--:|--:|\n",
+        PROGRAM.0
     );
     for row in rows {
+        let image = row.peak.image.map_or(String::new(), |bytes| {
+            let times = row.peak.bytes as f64 / bytes as f64;
+            format!("{bytes}, peak {times:.1} times that")
+        });
         text += &format!(
-            "| {} | {} | {} | {} | {} |\n",
-            row.what, row.image, row.text, row.resident, row.btf
+            "| {} | {} | {} | {} | {} | {} | {image} |\n",
+            row.what, row.image, row.text, row.resident, row.btf, row.peak.bytes
         );
     }
     if let [first, .., last] = rows {
         text += &format!(
-            "| saved | {} | {} | {} | {} |\n",
+            "| saved | {} | {} | {} | {} | {} | |\n",
             first.image.saturating_sub(last.image),
             first.text.saturating_sub(last.text),
             first.resident.saturating_sub(last.resident),
-            first.btf.saturating_sub(last.btf)
+            first.btf.saturating_sub(last.btf),
+            first.peak.bytes.saturating_sub(last.peak.bytes)
         );
     }
     text
