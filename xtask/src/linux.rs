@@ -1,8 +1,9 @@
 //! `cargo xtask kernel`: kernels built from Debian's source with the patches of `kernel/patches`, for devices without a
 //! verifier and for verifiers without the limits.
 //!
-//! One folder of objects for each architecture serves all roles: what a change of the configuration does not touch is
-//! not compiled again. What comes out is kept by the digest of all that went in.
+//! Each role has a folder of objects of its own, so that what a change of the source does not touch is not compiled again:
+//! roles have little in common, since all of Linux includes headers that their options change. What comes out is kept by
+//! the digest of all that went in.
 
 mod build;
 mod config;
@@ -122,7 +123,7 @@ pub fn build(role: Role, arch: Arch) -> Result<Built, Box<dyn Error>> {
     let folder = cache.join(format!("{role}-{arch}-{id}"));
     if !folder.exists() {
         let tree = source::patched(&cache, &source)?;
-        let objects = cache.join(format!("objects-{arch}"));
+        let objects = cache.join(format!("objects-{role}-{arch}"));
         build::build(&tree, &objects, &fragments, arch, &folder)?;
     }
     Ok(Built { folder })

@@ -9,13 +9,9 @@ use crate::packages::{self, Installed, PackageError};
 use crate::run::run_command;
 
 /// What is needed, and what for.
-const NEEDED: [(&str, &str); 31] = [
+const NEEDED: [(&str, &str); 30] = [
     ("bc", "builds of kernel modules"),
     ("bison", "builds of kernel modules"),
-    (
-        "ccache",
-        "kernels built from source, which have most in common with each other",
-    ),
     ("clang-19", "compiling BPF programs"),
     ("cpio", "checking initial file systems in tests"),
     ("dpkg-dev", "reading kernel packages"),

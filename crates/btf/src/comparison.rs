@@ -119,6 +119,19 @@ impl<'a> Comparison<'a> {
         }
     }
 
+    /// How what can be walked to from some of the verifier's types and functions differs, where both kernels define it.
+    /// What only the one that verifies defines, there is nothing of in the other.
+    pub fn walked(&self, roots: impl IntoIterator<Item = TypeId>) -> Vec<Difference> {
+        self.verifier
+            .reachable(roots)
+            .into_iter()
+            .filter(|(kind, name)| !self.device.find(*kind, name).is_empty())
+            .filter_map(|(kind, name)| self.difference(Subject::Named(kind), name))
+            // What is held can be walked to, too.
+            .filter(|difference| difference.part.is_none())
+            .collect()
+    }
+
     fn of_types(
         &self,
         kind: Kind,
@@ -301,6 +314,32 @@ mod tests {
         assert_eq!(task.part.as_deref(), Some("struct list, 8 bytes"));
         assert_eq!(task.verifier, list.verifier);
         assert_eq!(comparison.all().len(), 2);
+    }
+
+    /// A function takes a file, which points to a task.
+    fn file(types: &mut Builder, offset: u32) {
+        let int = types.int("int", 4, true);
+        let task = types.composite(Kind::Struct, "task", 8, &[("pid", int, offset)]);
+        let owner = types.pointer(task);
+        let file = types.composite(Kind::Struct, "file", 8, &[("owner", owner, 0)]);
+        let argument = types.pointer(file);
+        types.function("open", 0, &[("file", argument)]);
+        types.composite(Kind::Struct, "other", 8, &[("field", int, offset)]);
+    }
+
+    #[test]
+    fn what_a_function_leads_to_makes_a_difference() {
+        let (ours, theirs) = (btf(|types| file(types, 0)), btf(|types| file(types, 32)));
+        let comparison = Comparison::new(&ours, &theirs);
+        assert_eq!(comparison.difference(STRUCT, "file"), None);
+        let open = ours.find(Kind::Function, "open").iter().copied();
+        let walked = comparison.walked(open);
+        let names: Vec<_> = walked.iter().map(|found| found.name.as_str()).collect();
+        assert_eq!(names, ["task"], "and nothing that is not reached");
+        let without = btf(|types| task(types, 32));
+        let comparison = Comparison::new(&ours, &without);
+        let open = ours.find(Kind::Function, "open").iter().copied();
+        assert_eq!(comparison.walked(open).len(), 1, "what both define");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Types, by id and by name.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 
 /// The number of a type in its BTF; zero is `void`.
@@ -287,5 +287,46 @@ impl Btf {
             }
         });
         all.filter(|(_, name)| !name.is_empty()).collect()
+    }
+
+    /// The structures and unions with names that can be walked to from some types or functions: what functions take and
+    /// return, what is held, and what pointers point to.
+    pub fn reachable(&self, roots: impl IntoIterator<Item = TypeId>) -> BTreeSet<(Kind, &str)> {
+        let mut names = BTreeSet::new();
+        let mut seen = HashSet::new();
+        let mut waiting = Vec::new();
+        for root in roots {
+            match self.prototype(root) {
+                Some((returns, parameters)) => {
+                    waiting.push(returns);
+                    waiting.extend(parameters.iter().map(|(_, target)| *target));
+                }
+                None => waiting.push(root),
+            }
+        }
+        while let Some(id) = waiting.pop() {
+            if !seen.insert(id) {
+                continue;
+            }
+            match self.get(id) {
+                Type::Pointer(target)
+                | Type::Typedef { target, .. }
+                | Type::Qualified { target, .. }
+                | Type::Tagged { target, .. } => waiting.push(*target),
+                Type::Array { element, .. } => waiting.push(*element),
+                Type::Composite {
+                    kind,
+                    name,
+                    members,
+                    ..
+                } => {
+                    names.insert((*kind, self.text(*name)));
+                    waiting.extend(members.iter().map(|member| member.target));
+                }
+                _ => {}
+            }
+        }
+        names.retain(|(_, name)| !name.is_empty());
+        names
     }
 }

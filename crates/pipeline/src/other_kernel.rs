@@ -119,7 +119,12 @@ pub(crate) fn fit(
     let builds = device.load()?;
     let comparison = builds.comparison();
     let mut mismatches = Vec::new();
-    let of_object = reliance::of_object(&object.elf, &builds, &comparison);
+    let places: Vec<_> = programs
+        .iter()
+        .zip(&loaded.programs)
+        .filter_map(|(program, loaded)| attach::place(&program.export, loaded))
+        .collect();
+    let of_object = reliance::of_object(&object.elf, &places, &builds, &comparison);
     mismatches.extend(of_object.into_iter().map(|reason| Mismatch {
         program: None,
         reason,

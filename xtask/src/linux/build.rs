@@ -81,17 +81,13 @@ impl Build<'_> {
     fn make(&self) -> Command {
         let mut objects = std::ffi::OsString::from("O=");
         objects.push(self.objects);
-        let tools = self.arch.tools();
         let mut command = Command::new("make");
         command
             .arg("--directory")
             .arg(self.tree)
             .arg(objects)
             .arg(format!("ARCH={}", self.arch.in_kernel_builds()))
-            .arg(format!("CROSS_COMPILE={tools}"))
-            // An option changes headers that nearly all files include, and hardly any file's code.
-            .arg(format!("CC=ccache {tools}gcc"))
-            .env("CCACHE_DIR", self.objects.with_file_name("ccache"))
+            .arg(format!("CROSS_COMPILE={}", self.arch.tools()))
             .env_remove("MAKEFLAGS")
             .envs(REPRODUCIBLE);
         command

@@ -55,17 +55,7 @@ pub(super) fn find(
     if export.attach_btf_id == 0 {
         return Ok(None);
     }
-    let name = loaded.attach_name.as_deref();
-    let name = name.ok_or_else(|| vec![AttachError::Nameless.into()])?;
-    let attach_type = export.expected_attach_type;
-    let tracepoint = match attach_type {
-        RAW_TRACEPOINT => name.strip_prefix(TRACEPOINT_TYPE),
-        _ => None,
-    };
-    let kind = match tracepoint {
-        Some(_) => Kind::Typedef,
-        None => Kind::Function,
-    };
+    let (kind, name) = place(export, loaded).ok_or_else(|| vec![AttachError::Nameless.into()])?;
     let differences = differences(kind, name, comparison);
     if !differences.is_empty() {
         return Err(differences);
@@ -76,9 +66,9 @@ pub(super) fn find(
         let (name, found) = (name.to_owned(), found.len());
         return Err(vec![AttachError::NotOne { kind, name, found }.into()]);
     };
-    if let Some(name) = tracepoint {
+    if kind == Kind::Typedef {
         let target = AttachTarget {
-            name: name.to_owned(),
+            name: name.trim_start_matches(TRACEPOINT_TYPE).to_owned(),
             ..AttachTarget::default()
         };
         return Ok(Some((id, target)));
@@ -89,7 +79,7 @@ pub(super) fn find(
         vec![AttachError::Model { name, source }.into()]
     })?;
     // No trampoline is put on the function that stands for an iterator.
-    let address = match attach_type {
+    let address = match export.expected_attach_type {
         ITERATOR => Ok(0),
         _ => relocate::function(name, &builds.symbols),
     };
@@ -100,6 +90,18 @@ pub(super) fn find(
         arguments: model.arguments,
     };
     Ok(Some((id, target)))
+}
+
+/// What a program attaches to, in the BTF of the kernel that verifies: a function, or the type of a tracepoint. None if
+/// the kernel does not tell.
+pub(super) fn place<'a>(export: &Export, loaded: &'a LoadedProgram) -> Option<(Kind, &'a str)> {
+    let name = loaded.attach_name.as_deref()?;
+    let is_tracepoint =
+        export.expected_attach_type == RAW_TRACEPOINT && name.starts_with(TRACEPOINT_TYPE);
+    match is_tracepoint {
+        true => Some((Kind::Typedef, name)),
+        false => Some((Kind::Function, name)),
+    }
 }
 
 /// What differs of a function, a tracepoint, and what their arguments are or point to.

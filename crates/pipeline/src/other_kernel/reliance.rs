@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use object::{Object, ObjectSection};
+use object::{Object, ObjectSection, SectionKind};
 use preverify_abi::manifest::FIELD_KERNEL_BTF;
 use preverify_btf::{Btf, Comparison, Kind, Subject, Type};
 use preverify_image::export::Export;
@@ -16,17 +16,43 @@ const KERNEL_SYMBOLS: &str = ".ksyms";
 /// Where objects name what they read of the kernel's configuration.
 const KERNEL_OPTIONS: &str = ".kconfig";
 
-/// What of an object does not fit to the kernel of devices.
+/// Bytes of an instruction.
+const INSN_SIZE: usize = 8;
+/// The operation of calls; of helpers, if no source register is named.
+const CALL: u8 = 0x85;
+/// Helpers that return pointers into the kernel, by their numbers in `linux/bpf.h`, and what these point to.
+const HELPERS: [(i32, &str); 10] = [
+    (136, "tcp6_sock"),
+    (137, "tcp_sock"),
+    (138, "tcp_timewait_sock"),
+    (139, "tcp_request_sock"),
+    (140, "udp6_sock"),
+    (158, "task_struct"),
+    (162, "socket"),
+    (175, "pt_regs"),
+    (178, "unix_sock"),
+    (196, "mptcp_sock"),
+];
+
+/// What of an object does not fit to the kernel of devices. Its programs attach to the places.
 pub(super) fn of_object(
     elf: &[u8],
+    places: &[(Kind, &str)],
     builds: &Builds,
     comparison: &Comparison<'_>,
 ) -> Vec<MismatchReason> {
-    match own_types(elf) {
+    let file = match object::File::parse(elf) {
+        Ok(file) => file,
+        Err(error) => return vec![MismatchReason::Object(error.to_string())],
+    };
+    match own_types(&file) {
         Ok(Some(own)) => {
             let mut reasons = of_types(&own, comparison);
             reasons.extend(of_symbols(&own, comparison));
             reasons.extend(of_options(&own, builds));
+            let told: BTreeSet<_> = reasons.iter().map(ToString::to_string).collect();
+            let more = of_pointers(&file, &own, places, comparison).into_iter();
+            reasons.extend(more.filter(|reason| !told.contains(&reason.to_string())));
             reasons
         }
         // Without types there is nothing that would be looked up in the kernel's.
@@ -35,8 +61,7 @@ pub(super) fn of_object(
     }
 }
 
-fn own_types(elf: &[u8]) -> Result<Option<Btf>, String> {
-    let file = object::File::parse(elf).map_err(|error| error.to_string())?;
+fn own_types(file: &object::File<'_>) -> Result<Option<Btf>, String> {
     let Some(section) = file.section_by_name(".BTF") else {
         return Ok(None);
     };
@@ -76,6 +101,54 @@ fn of_symbols(own: &Btf, comparison: &Comparison<'_>) -> Vec<MismatchReason> {
         }
     }
     reasons
+}
+
+/// What pointers into the kernel lead to. The verifier lets programs follow them by offsets, whatever types the object
+/// itself has: nobody says how far, so all that can be walked to counts.
+fn of_pointers(
+    file: &object::File<'_>,
+    own: &Btf,
+    places: &[(Kind, &str)],
+    comparison: &Comparison<'_>,
+) -> Vec<MismatchReason> {
+    let verifier = comparison.verifier();
+    let functions = own.section(KERNEL_SYMBOLS).iter().filter_map(|entry| {
+        let is_function = matches!(own.get(entry.target), Type::Function { .. });
+        is_function.then(|| (Kind::Function, without_flavour(own.name(entry.target))))
+    });
+    let mut sources: BTreeSet<(Kind, &str)> = places.iter().copied().collect();
+    sources.extend(functions);
+    sources.extend(returned_by_helpers(file));
+    if sources.is_empty() {
+        return Vec::new();
+    }
+    // Pointers can be cast to what it has types of.
+    let types = own.named().map(|(_, named)| named);
+    sources.extend(types.filter(|(kind, _)| matches!(kind, Kind::Struct | Kind::Union)));
+    let roots = sources
+        .into_iter()
+        .flat_map(|(kind, name)| verifier.find(kind, without_flavour(name)));
+    let differences = comparison.walked(roots.copied());
+    differences.into_iter().map(MismatchReason::from).collect()
+}
+
+/// The structures that helpers return pointers to, for the helpers that an object calls.
+fn returned_by_helpers(file: &object::File<'_>) -> BTreeSet<(Kind, &'static str)> {
+    file.sections()
+        .filter(|section| section.kind() == SectionKind::Text)
+        .filter_map(|section| section.data().ok())
+        .flat_map(|code| code.as_chunks::<INSN_SIZE>().0)
+        .filter_map(|insn| {
+            let [CALL, registers, _, _, number @ ..] = insn else {
+                return None;
+            };
+            let is_helper = registers >> 4 == 0;
+            let number = i32::from_le_bytes(*number);
+            let helper = HELPERS.iter().find(|(helper, _)| *helper == number);
+            helper.filter(|_| is_helper)
+        })
+        .map(|(_, name)| (Kind::Struct, *name))
+        .collect()
 }
 
 /// The options of the configuration that it reads.
