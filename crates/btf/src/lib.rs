@@ -9,8 +9,9 @@
 pub mod attach;
 mod comparison;
 mod read;
-#[cfg(test)]
-mod testing;
+#[cfg(any(test, feature = "testing"))]
+#[allow(clippy::unwrap_used, reason = "tests that fail shall say where")]
+pub mod testing;
 mod types;
 mod words;
 

@@ -1,10 +1,10 @@
-//! BTF to test with.
+//! BTF to test with, here and in other crates' tests.
 
 use crate::types::{Btf, Kind, TypeId};
 
 /// Puts BTF together.
 #[derive(Debug)]
-pub(crate) struct Builder {
+pub struct Builder {
     types: Vec<u32>,
     strings: Vec<u8>,
     count: TypeId,
@@ -21,19 +21,23 @@ impl Default for Builder {
 }
 
 impl Builder {
-    pub(crate) fn int(&mut self, name: &str, size: u32, signed: bool) -> TypeId {
+    /// An integer.
+    pub fn int(&mut self, name: &str, size: u32, signed: bool) -> TypeId {
         self.add(name, 1, 0, size, &[(u32::from(signed) << 24) | (size * 8)])
     }
 
-    pub(crate) fn pointer(&mut self, target: TypeId) -> TypeId {
+    /// A pointer.
+    pub fn pointer(&mut self, target: TypeId) -> TypeId {
         self.add("", 2, 0, target, &[])
     }
 
-    pub(crate) fn array(&mut self, element: TypeId, count: u32) -> TypeId {
+    /// An array.
+    pub fn array(&mut self, element: TypeId, count: u32) -> TypeId {
         self.add("", 3, 0, 0, &[element, element, count])
     }
 
-    pub(crate) fn composite(
+    /// A structure or union; members are names, types and offsets in bits.
+    pub fn composite(
         &mut self,
         kind: Kind,
         name: &str,
@@ -48,7 +52,8 @@ impl Builder {
         self.add(name, number, members.len(), size, &records)
     }
 
-    pub(crate) fn enumeration(&mut self, name: &str, values: &[(&str, i32)]) -> TypeId {
+    /// An enumeration.
+    pub fn enumeration(&mut self, name: &str, values: &[(&str, i32)]) -> TypeId {
         let records: Vec<_> = values
             .iter()
             .flat_map(|(name, value)| [self.string(name), value.cast_unsigned()])
@@ -56,11 +61,13 @@ impl Builder {
         self.add(name, (1 << 7) | 6, values.len(), 4, &records)
     }
 
-    pub(crate) fn typedef(&mut self, name: &str, target: TypeId) -> TypeId {
+    /// A typedef.
+    pub fn typedef(&mut self, name: &str, target: TypeId) -> TypeId {
         self.add(name, 8, 0, target, &[])
     }
 
-    pub(crate) fn function(
+    /// A function; parameters are names and types.
+    pub fn function(
         &mut self,
         name: &str,
         returns: TypeId,
@@ -74,11 +81,13 @@ impl Builder {
         self.add(name, 12, 0, prototype, &[])
     }
 
-    pub(crate) fn variable(&mut self, name: &str, target: TypeId) -> TypeId {
+    /// A variable.
+    pub fn variable(&mut self, name: &str, target: TypeId) -> TypeId {
         self.add(name, 14, 0, target, &[1])
     }
 
-    pub(crate) fn section(&mut self, name: &str, entries: &[(TypeId, u32, u32)]) -> TypeId {
+    /// A section; entries are variables or functions, offsets and sizes.
+    pub fn section(&mut self, name: &str, entries: &[(TypeId, u32, u32)]) -> TypeId {
         let records: Vec<_> = entries
             .iter()
             .flat_map(|(target, offset, size)| [*target, *offset, *size])
@@ -86,7 +95,8 @@ impl Builder {
         self.add(name, 15, entries.len(), 0, &records)
     }
 
-    pub(crate) fn bytes(&self) -> Vec<u8> {
+    /// The BTF as it lies in files.
+    pub fn bytes(&self) -> Vec<u8> {
         let length = |bytes: usize| u32::try_from(bytes).unwrap();
         let types = length(self.types.len() * 4);
         let mut bytes = vec![0x9f, 0xeb, 1, 0];
@@ -98,7 +108,8 @@ impl Builder {
         bytes
     }
 
-    pub(crate) fn btf(&self) -> Btf {
+    /// The BTF.
+    pub fn btf(&self) -> Btf {
         Btf::parse(&self.bytes()).unwrap()
     }
 

@@ -218,7 +218,7 @@ impl Way {
             .args(["-display", "none", "-serial", "stdio"])
             .args(["-netdev", "user,id=net,restrict=on", "-device"])
             .arg("virtio-net-pci,netdev=net,romfile=,guest_csum=off,guest_tso4=off,guest_tso6=off,guest_ecn=off,guest_ufo=off")
-            .args(["-append", "console=ttyAMA0 quiet panic=-1", "-kernel"])
+            .args(["-append", "console=ttyAMA0 quiet printk.time=1 panic=-1", "-kernel"])
             .arg(&self.kernel)
             .arg("-initrd")
             .arg(file_system)

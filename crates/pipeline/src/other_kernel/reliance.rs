@@ -51,7 +51,8 @@ pub(super) fn of_object(
             reasons.extend(of_symbols(&own, comparison));
             reasons.extend(of_options(&own, builds));
             let told: BTreeSet<_> = reasons.iter().map(ToString::to_string).collect();
-            let more = of_pointers(&file, &own, places, comparison).into_iter();
+            let sources = sources_of_pointers(&file, &own, places);
+            let more = of_pointers(&own, sources, comparison).into_iter();
             reasons.extend(more.filter(|reason| !told.contains(&reason.to_string())));
             reasons
         }
@@ -106,49 +107,60 @@ fn of_symbols(own: &Btf, comparison: &Comparison<'_>) -> Vec<MismatchReason> {
 /// What pointers into the kernel lead to. The verifier lets programs follow them by offsets, whatever types the object
 /// itself has: nobody says how far, so all that can be walked to counts.
 fn of_pointers(
-    file: &object::File<'_>,
     own: &Btf,
-    places: &[(Kind, &str)],
+    sources: BTreeSet<(Kind, &str)>,
     comparison: &Comparison<'_>,
 ) -> Vec<MismatchReason> {
-    let verifier = comparison.verifier();
-    let functions = own.section(KERNEL_SYMBOLS).iter().filter_map(|entry| {
-        let is_function = matches!(own.get(entry.target), Type::Function { .. });
-        is_function.then(|| (Kind::Function, without_flavour(own.name(entry.target))))
-    });
-    let mut sources: BTreeSet<(Kind, &str)> = places.iter().copied().collect();
-    sources.extend(functions);
-    sources.extend(returned_by_helpers(file));
     if sources.is_empty() {
         return Vec::new();
     }
     // Pointers can be cast to what it has types of.
     let types = own.named().map(|(_, named)| named);
-    sources.extend(types.filter(|(kind, _)| matches!(kind, Kind::Struct | Kind::Union)));
+    let types = types.filter(|(kind, _)| matches!(kind, Kind::Struct | Kind::Union));
+    let verifier = comparison.verifier();
     let roots = sources
         .into_iter()
+        .chain(types)
         .flat_map(|(kind, name)| verifier.find(kind, without_flavour(name)));
     let differences = comparison.walked(roots.copied());
     differences.into_iter().map(MismatchReason::from).collect()
 }
 
-/// The structures that helpers return pointers to, for the helpers that an object calls.
-fn returned_by_helpers(file: &object::File<'_>) -> BTreeSet<(Kind, &'static str)> {
-    file.sections()
-        .filter(|section| section.kind() == SectionKind::Text)
-        .filter_map(|section| section.data().ok())
-        .flat_map(|code| code.as_chunks::<INSN_SIZE>().0)
-        .filter_map(|insn| {
-            let [CALL, registers, _, _, number @ ..] = insn else {
-                return None;
-            };
-            let is_helper = registers >> 4 == 0;
-            let number = i32::from_le_bytes(*number);
-            let helper = HELPERS.iter().find(|(helper, _)| *helper == number);
-            helper.filter(|_| is_helper)
-        })
-        .map(|(_, name)| (Kind::Struct, *name))
-        .collect()
+/// What programs have pointers into the kernel from: what they attach to, the kernel's functions that they call, and
+/// what helpers return.
+fn sources_of_pointers<'a>(
+    file: &object::File<'_>,
+    own: &'a Btf,
+    places: &[(Kind, &'a str)],
+) -> BTreeSet<(Kind, &'a str)> {
+    let functions = own.section(KERNEL_SYMBOLS).iter().filter_map(|entry| {
+        let is_function = matches!(own.get(entry.target), Type::Function { .. });
+        is_function.then(|| (Kind::Function, own.name(entry.target)))
+    });
+    let mut sources: BTreeSet<_> = places.iter().copied().chain(functions).collect();
+    for section in file.sections() {
+        if section.kind() == SectionKind::Text {
+            for (kind, name) in section.data().into_iter().flat_map(returned_by_helpers) {
+                sources.insert((kind, name));
+            }
+        }
+    }
+    sources
+}
+
+/// The structures that helpers return pointers to, for the helpers that code calls.
+fn returned_by_helpers(code: &[u8]) -> impl Iterator<Item = (Kind, &'static str)> {
+    let helpers = code.as_chunks::<INSN_SIZE>().0.iter().filter_map(|insn| {
+        let [CALL, registers, _, _, number @ ..] = insn else {
+            return None;
+        };
+        let is_helper = registers >> 4 == 0;
+        is_helper.then(|| i32::from_le_bytes(*number))
+    });
+    helpers.filter_map(|number| {
+        let known = HELPERS.iter().find(|(helper, _)| *helper == number);
+        known.map(|(_, name)| (Kind::Struct, *name))
+    })
 }
 
 /// The options of the configuration that it reads.
@@ -212,7 +224,61 @@ fn without_flavour(name: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use preverify_btf::testing::Builder;
+
     use super::*;
+
+    /// A kernel where files lead to inodes whose numbers lie at an offset in bits.
+    fn kernel(offset: u32) -> Btf {
+        let mut types = Builder::default();
+        let int = types.int("int", 4, true);
+        let inode = types.composite(Kind::Struct, "inode", 8, &[("number", int, offset)]);
+        let pointer = types.pointer(inode);
+        let file = types.composite(Kind::Struct, "file", 8, &[("inode", pointer, 0)]);
+        let pointer = types.pointer(file);
+        types.function("file_open", 0, &[("file", pointer)]);
+        types.composite(Kind::Struct, "task_struct", 8, &[("files", pointer, 0)]);
+        types.btf()
+    }
+
+    #[test]
+    fn what_pointers_lead_to_counts_if_there_are_any() {
+        let (ours, theirs) = (kernel(0), kernel(32));
+        let comparison = Comparison::new(&ours, &theirs);
+        let own = Builder::default().btf();
+        let of = |sources: &[(Kind, &'static str)]| -> Vec<String> {
+            let sources = sources.iter().copied().collect();
+            let reasons = of_pointers(&own, sources, &comparison);
+            reasons.iter().map(ToString::to_string).collect()
+        };
+        for source in [(Kind::Function, "file_open"), (Kind::Struct, "task_struct")] {
+            let reasons = of(&[source]);
+            assert_eq!(reasons.len(), 1, "{reasons:?}");
+            assert!(reasons[0].contains("struct inode"), "{reasons:?}");
+        }
+        assert!(of(&[]).is_empty());
+        assert!(of(&[(Kind::Function, "other")]).is_empty());
+    }
+
+    /// What it has types of, it can cast pointers to, if it has any.
+    #[test]
+    fn types_of_the_object_are_walked_from() {
+        let (ours, theirs) = (kernel(0), kernel(32));
+        let comparison = Comparison::new(&ours, &theirs);
+        let mut own = Builder::default();
+        own.composite(Kind::Struct, "file___mine", 0, &[]);
+        let reasons = of_pointers(&own.btf(), [(Kind::Function, "other")].into(), &comparison);
+        assert_eq!(reasons.len(), 1, "{reasons:?}");
+    }
+
+    #[test]
+    fn helpers_are_found_by_their_numbers() {
+        let call = |registers, number| [CALL, registers, 0, 0, number, 0, 0, 0];
+        // `bpf_get_current_task_btf`, a subprogram, `bpf_map_lookup_elem`.
+        let code = [call(0, 158), call(0x10, 137), call(0, 1)].concat();
+        let found: Vec<_> = returned_by_helpers(&code).collect();
+        assert_eq!(found, [(Kind::Struct, "task_struct")]);
+    }
 
     #[test]
     fn flavours_are_cut_off_as_libbpf_does() {
