@@ -2,13 +2,16 @@
 
 use std::fs;
 
-/// The processes that QEMU runs as, of all that a process has started.
+/// The processes that QEMU's machines run as, of all that a process has started.
 pub fn machines_of(parent: u32) -> Vec<u32> {
     let is_machine = |&process: &u32| {
-        status(process).is_some_and(|status| {
+        let is_qemu = status(process).is_some_and(|status| {
             status.contains(&format!("PPid:\t{parent}\n"))
                 && status.starts_with("Name:\tqemu-system")
-        })
+        });
+        // It is also asked for its version.
+        let words = fs::read_to_string(format!("/proc/{process}/cmdline")).unwrap_or_default();
+        is_qemu && words.contains("-machine")
     };
     // Where there are no processes to be seen, there are none of ours.
     let processes = fs::read_dir("/proc").into_iter().flatten();

@@ -2,7 +2,7 @@
 //! Programs that stock kernels refuse as too complex, verified by one whose limits are raised.
 
 use std::env;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -186,6 +186,17 @@ fn what_takes_too_long_says_how_far_it_was() {
 /// Says to this executable that it is the process to be killed.
 const VICTIM: &str = "PREVERIFY_TEST_VICTIM";
 
+/// A process that ends with the test, however that does.
+struct Victim(Child);
+
+impl Drop for Victim {
+    fn drop(&mut self) {
+        // It may be gone already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Verifies without end, in a process that another test kills.
 #[test]
 fn a_killed_verification_leaves_no_machine() {
@@ -200,22 +211,22 @@ fn a_killed_verification_leaves_no_machine() {
         .target
         .prepare(&mut |_| {})
         .unwrap();
-    let mut victim = Command::new(env::current_exe().unwrap())
+    let victim = Command::new(env::current_exe().unwrap())
         .args(["--exact", "a_killed_verification_leaves_no_machine"])
         .env(VICTIM, "1")
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
+    let victim = Victim(victim);
     let machines = wait_for(|| {
-        let machines = machines_of(victim.id());
+        let machines = machines_of(victim.0.id());
         (machines.len() == 2).then_some(machines)
     });
     // They verify by now, or will in a moment.
     sleep(Duration::from_secs(5));
-    assert_eq!(machines_of(victim.id()), machines);
-    victim.kill().unwrap();
-    victim.wait().unwrap();
+    assert_eq!(machines_of(victim.0.id()), machines);
+    drop(victim);
     wait_for(|| {
         machines
             .iter()

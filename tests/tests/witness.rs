@@ -6,11 +6,15 @@ use preverify_image::image::{Image, Reloc, Target};
 use preverify_image::symbols::KernelSymbols;
 use preverify_image::{Addresses, MapAddresses, Relinked, relink};
 use preverify_lab::{Device, LOADER, Lab, PROBE};
-use preverify_pipeline::VerifiedProgram;
 use preverify_target::DeviceOptions;
 
 const OBJECTS: [&str; 6] = [
-    "refusals", "maps", "maps_new", "events", "bytecode", "attach",
+    "refusals",
+    "maps",
+    "maps_new",
+    "events",
+    "attach",
+    "attach_new",
 ];
 const BUNDLE: &str = "/tmp/b.pvb";
 const PINS: &str = "/sys/fs/bpf/b";
@@ -28,21 +32,45 @@ fn devices_with_a_compiler_write_the_same_machine_code() {
     let mut compared = 0;
     for object in OBJECTS {
         let verified = lab.verify(&lab.object(object).unwrap()).unwrap();
-        let bundle = lab.bundle(&verified).unwrap().to_bytes();
-        device.put(BUNDLE, 0o644, bundle).unwrap();
+        let bundle = lab.bundle(&verified).unwrap();
+        device.put(BUNDLE, 0o644, bundle.to_bytes()).unwrap();
         let load = [LOADER, "load", BUNDLE, "--image", "bytecode", "--pin", PINS];
         device.run(&load).unwrap();
-        let symbols = device.symbols().unwrap();
-        for (program, loaded) in verified.programs.iter().zip(&verified.loaded.programs) {
-            let name = &loaded.function;
-            let code = machine_code(&mut device, name);
-            assert_same(program, &code, &symbols, &format!("{object}: {name}"));
+        let symbols = with_bounds(&lab, device.symbols().unwrap());
+        for program in &bundle.manifest().targets[0].programs {
+            let code = machine_code(&mut device, &program.function);
+            let what = format!("{object}: {}", program.function);
+            let native = program.native.expect(&what);
+            let section = |id| bundle.section(id).expect(&what);
+            let image = section(native.image);
+            let image = Image::parse(image, section(native.symbols.expect(&what))).unwrap();
+            assert_same(&image, program.maps.len(), &code, &symbols, &what);
             compared += 1;
         }
         device.run(&[LOADER, "unload", PINS]).unwrap();
     }
     println!("{compared} programs are the same");
     device.healthy_log().unwrap();
+}
+
+/// The kernel's symbols, with those of its start and end: a kernel that tells of functions alone does not tell them.
+fn with_bounds(lab: &Lab, kallsyms: String) -> String {
+    let known = lab.target.device().unwrap().load().unwrap().symbols;
+    let told = |name: &str| {
+        let is_it = |line: &&str| line.split_whitespace().nth(2) == Some(name);
+        let line = kallsyms.lines().find(is_it)?;
+        u64::from_str_radix(line.split_whitespace().next()?, 16).ok()
+    };
+    let offset = |name: &str| known.get(name).unwrap().offset;
+    let text = told("_stext").unwrap() - offset("_stext");
+    // What is behind the last variable, programs do not use.
+    let bounds = [("_text", "_text"), ("_end", "__bss_stop")];
+    let lines: String = bounds
+        .into_iter()
+        .filter(|(name, _)| told(name).is_none())
+        .map(|(name, like)| format!("{:x} T {name}\n", text + offset(like)))
+        .collect();
+    lines + &kallsyms
 }
 
 fn machine_code(device: &mut Device, program: &str) -> Vec<u8> {
@@ -53,16 +81,14 @@ fn machine_code(device: &mut Device, program: &str) -> Vec<u8> {
 }
 
 /// Links the native image with the addresses that the device has, and compares.
-fn assert_same(program: &VerifiedProgram, code: &[u8], kallsyms: &str, what: &str) {
-    let sections = &program.native.as_ref().expect(what).sections;
-    let image = Image::parse(&sections.image, &sections.symbols).unwrap();
+fn assert_same(image: &Image, maps: usize, code: &[u8], kallsyms: &str, what: &str) {
     let addresses = Addresses {
-        functions: addresses_of(&image, kallsyms, what),
-        maps: vec![NO_MAP; program.export.maps.len()],
+        functions: addresses_of(image, kallsyms, what),
+        maps: vec![NO_MAP; maps],
         prog_aux: NO_MAP.map,
         symbols: &KernelSymbols::parse(kallsyms).unwrap(),
     };
-    let Relinked { functions } = relink(&image, &addresses).unwrap();
+    let Relinked { functions } = relink(image, &addresses).unwrap();
     let mut rest = code;
     for (index, (mut expected, function)) in functions.into_iter().zip(&image.functions).enumerate()
     {
@@ -76,7 +102,8 @@ fn assert_same(program: &VerifiedProgram, code: &[u8], kallsyms: &str, what: &st
                 expected[field].fill(0);
             }
         }
-        assert!(found == expected, "{what}, function {index} differs");
+        let differs = found.iter().zip(&expected).position(|(a, b)| a != b);
+        assert_eq!(differs, None, "{what}, function {index}");
     }
     assert!(rest.is_empty(), "{what}: {} bytes more", rest.len());
 }
