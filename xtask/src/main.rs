@@ -92,7 +92,7 @@ enum Bench {
     Limits,
     /// A board with little memory, and programs that are heavy to verify.
     Small,
-    /// From power on to an attached XDP program, on boards with little memory: the stock kernel's own way against a
+    /// From the kernel's start to an attached XDP program, on boards with little memory: the stock kernel's own way against a
     /// kernel without verifier, JIT compiler and BTF.
     Boot,
     /// Kernels without the verifier, the JIT compiler and BTF, against the stock one.

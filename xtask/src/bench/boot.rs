@@ -1,4 +1,4 @@
-//! `cargo xtask bench boot`: from power on to an attached XDP program, on boards with little memory.
+//! `cargo xtask bench boot`: from the kernel's start to an attached XDP program, on boards with little memory.
 //!
 //! A board boots one file system with what it needs and nothing else: busybox, what loads, and the program. Its kernel
 //! tells by its own clock when the program is attached; a ping that is dropped then, and answered before and after,
@@ -300,7 +300,7 @@ fn report(rows: &str) -> String {
     let mut text = String::new();
     write!(
         text,
-        "# From power on to an attached XDP program: arm64\n\n\
+        "# From the kernel's start to an attached XDP program: arm64\n\n\
          `cargo xtask bench boot`: QEMU's machine `virt` with one `{CPU}`, 2 ns for each instruction (`-icount \
          {INSTRUCTION_COUNT}`), whatever the host does; `{COMMAND_LINE}`. Both kernels are Linux 6.12 with the options of `kernel/configs`. *Stock*: \
          all of BPF, the program is loaded by libbpf and verified on the board. *Pre-verified*: no verifier, JIT compiler and BTF, \
