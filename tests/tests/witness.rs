@@ -116,7 +116,7 @@ fn is_not_told(reloc: &Reloc) -> bool {
     )
 }
 
-/// Where the program's functions are: the kernel calls each by its tag, and functions that are alike in their order.
+/// Where the program's functions are: the kernel calls each by its tag.
 fn addresses_of(image: &Image, kallsyms: &str, what: &str) -> Vec<u64> {
     let lines: Vec<(u64, &str)> = kallsyms
         .lines()

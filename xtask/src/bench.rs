@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use preverify_bench::median;
 
 use crate::arch::Arch;
+use crate::bpf;
 use crate::paths::workspace;
 
 pub use boot::boot;
@@ -35,6 +36,17 @@ fn selftest(arch: Arch, name: &str) -> Result<PathBuf, Box<dyn Error>> {
         .ok_or_else(|| {
             format!("the corpus has no {id}: `cargo xtask corpus build --arch {arch}`").into()
         })
+}
+
+/// The program with two to the power of so many paths, compiled.
+fn paths(arch: Arch, bits: u32) -> Result<PathBuf, Box<dyn Error>> {
+    let folder = bpf::objects(arch);
+    fs::create_dir_all(&folder)?;
+    let object = folder.join(format!("paths{bits}.bpf.o"));
+    let source = workspace().join("bench/programs/paths.bpf.c");
+    let bits = format!("-DPATH_BITS={bits}");
+    bpf::own_compiler(arch).compile(&source, &[&bits], &object)?;
+    Ok(object)
 }
 
 /// Where results go.

@@ -1,7 +1,7 @@
 //! `cargo xtask bench boot`: from the kernel's start to an attached XDP program, on boards with little memory.
 //!
 //! A board boots one file system with what it needs and nothing else: busybox, what loads, and the program. Its kernel
-//! tells by its own clock when the program is attached; a ping that is dropped then, and answered before and after,
+//! tells by its own clock when the program is attached; a ping that is dropped then, and answered when it is detached,
 //! shows that it runs.
 
 use std::error::Error;
@@ -18,11 +18,11 @@ use preverify_lab::Lab;
 use preverify_pipeline::Object;
 use preverify_vm::initramfs::Initramfs;
 
-use super::{middle, results, write};
+use super::{middle, paths, results, write};
 use crate::arch::Arch;
 use crate::linux::{self, Role};
-use crate::paths::{target_dir, workspace};
-use crate::{artifacts, bpf, corpus};
+use crate::paths::target_dir;
+use crate::{artifacts, corpus};
 
 const ARCH: Arch = Arch::Arm64;
 /// A processor of small boards.
@@ -133,10 +133,6 @@ fn subjects() -> Result<[Subject; 2], Box<dyn Error>> {
         .into_iter()
         .find(|object| object.id == id)
         .ok_or_else(|| format!("Debian's libxdp1 has no object {filter}"))?;
-    let paths = bpf::objects(ARCH).join("paths11.bpf.o");
-    fs::create_dir_all(bpf::objects(ARCH))?;
-    let source = workspace().join("bench/programs/paths.bpf.c");
-    bpf::own_compiler(ARCH).compile(&source, &["-DPATH_BITS=11"], &paths)?;
     Ok([
         Subject {
             name: "xdp-filter, deny all",
@@ -145,7 +141,7 @@ fn subjects() -> Result<[Subject; 2], Box<dyn Error>> {
         },
         Subject {
             name: "2^11 paths",
-            object: paths,
+            object: paths(ARCH, 11)?,
             program: "paths",
         },
     ])

@@ -2,7 +2,6 @@
 
 use std::error::Error;
 use std::fmt::Write as _;
-use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,10 +10,9 @@ use preverify_lab::{Device, Lab, file};
 use preverify_pipeline::{Limits, Object, Verifier};
 use preverify_target::DeviceOptions;
 
-use super::{BENCH, middle, plot, results, selftest, write};
+use super::{BENCH, middle, paths, plot, results, selftest, write};
 use crate::arch::Arch;
-use crate::paths::workspace;
-use crate::{artifacts, bpf};
+use crate::artifacts;
 
 /// Path counts are two to the power of these.
 const PATH_BITS: std::ops::RangeInclusive<u32> = 4..=13;
@@ -82,18 +80,12 @@ struct Subject {
 }
 
 fn subjects(arch: Arch) -> Result<Vec<Subject>, Box<dyn Error>> {
-    let folder = bpf::objects(arch);
-    fs::create_dir_all(&folder)?;
-    let compiler = bpf::own_compiler(arch);
-    let source = workspace().join("bench/programs/paths.bpf.c");
     let mut subjects = Vec::new();
     for bits in PATH_BITS {
-        let object = folder.join(format!("paths{bits}.bpf.o"));
-        compiler.compile(&source, &[&format!("-DPATH_BITS={bits}")], &object)?;
         subjects.push(Subject {
             name: format!("2^{bits} paths"),
             path_bits: Some(bits),
-            object,
+            object: paths(arch, bits)?,
             program: "paths",
         });
     }

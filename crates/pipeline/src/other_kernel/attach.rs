@@ -68,7 +68,10 @@ pub(super) fn find(
     };
     if kind == Kind::Typedef {
         let target = AttachTarget {
-            name: name.trim_start_matches(TRACEPOINT_TYPE).to_owned(),
+            name: name
+                .strip_prefix(TRACEPOINT_TYPE)
+                .unwrap_or(name)
+                .to_owned(),
             ..AttachTarget::default()
         };
         return Ok(Some((id, target)));
