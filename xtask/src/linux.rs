@@ -1,9 +1,9 @@
 //! `cargo xtask kernel`: kernels built from Debian's source with the patches of `kernel/patches`, for devices without a
 //! verifier and for verifiers without the limits.
 //!
-//! Each role has a folder of objects of its own, so that what a change of the source does not touch is not compiled again:
-//! roles have little in common, since all of Linux includes headers that their options change. What comes out is kept by
-//! the digest of all that went in.
+//! Objects stay, so that what a change of the source or of options does not touch is not compiled again. Kernels with and
+//! without BTF have hardly any in common, since all of Linux includes headers that this option changes: each have a folder
+//! of their own. What comes out is kept by the digest of all that went in.
 
 mod build;
 mod config;
@@ -44,6 +44,18 @@ pub enum Role {
     NoVerifier,
     /// The stock kernel without verifier and JIT compiler, to be measured.
     NoCompiler,
+}
+
+impl Role {
+    /// The folder of objects, shared with the roles that have most of them in common.
+    fn objects(self, arch: Arch) -> String {
+        match self {
+            Self::Device | Self::Compiler => format!("objects-{arch}-no-btf"),
+            Self::Verifier | Self::Stock | Self::NoVerifier | Self::NoCompiler => {
+                format!("objects-{arch}")
+            }
+        }
+    }
 }
 
 impl fmt::Display for Role {
@@ -123,7 +135,7 @@ pub fn build(role: Role, arch: Arch) -> Result<Built, Box<dyn Error>> {
     let folder = cache.join(format!("{role}-{arch}-{id}"));
     if !folder.exists() {
         let tree = source::patched(&cache, &source)?;
-        let objects = cache.join(format!("objects-{role}-{arch}"));
+        let objects = cache.join(role.objects(arch));
         build::build(&tree, &objects, &fragments, arch, &folder)?;
     }
     Ok(Built { folder })
