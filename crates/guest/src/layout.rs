@@ -38,7 +38,7 @@ pub fn occupy() -> Result<(), AgentError> {
 }
 
 /// A map whose values take whole pages: the kernel has to map them one behind the other.
-fn paged_map(size: u32) -> MapShape {
+fn paged_map(size: u32) -> MapShape<'static> {
     MapShape {
         map_type: sys::BPF_MAP_TYPE_ARRAY,
         key_size: 4,
@@ -46,5 +46,6 @@ fn paged_map(size: u32) -> MapShape {
         max_entries: 1,
         map_flags: sys::BPF_F_MMAPABLE,
         map_extra: 0,
+        types: None,
     }
 }

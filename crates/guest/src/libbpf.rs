@@ -8,7 +8,7 @@ use std::ffi::{CStr, CString, c_char, c_int};
 use std::io;
 use std::marker::PhantomData;
 use std::mem::offset_of;
-use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::{self, NonNull};
 use std::slice;
 
@@ -136,6 +136,25 @@ impl Object {
         // SAFETY: the object lives.
         let btf = unsafe { sys::bpf_object__btf(self.object.as_ptr()) };
         NonNull::new(btf).map_or_else(Vec::new, variables)
+    }
+
+    /// Brings the object's BTF into the kernel, before libbpf does.
+    pub fn load_types(&self) -> io::Result<OwnedFd> {
+        // SAFETY: the object lives; without BTF, it has null.
+        let btf = unsafe { sys::bpf_object__btf(self.object.as_ptr()) };
+        let btf = NonNull::new(btf).ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT))?;
+        let mut size = 0;
+        // SAFETY: the BTF lives as long as its object.
+        let bytes = unsafe { sys::btf__raw_data(btf.as_ptr(), &mut size) };
+        // A copy, since libbpf loads its own only once. SAFETY: there are so many bytes; where there are none,
+        // libbpf says so.
+        let copy = KernelBtf::new(unsafe { sys::btf__new(bytes, size) })?;
+        // SAFETY: the copy lives.
+        check(unsafe { sys::btf__load_into_kernel(copy.0.as_ptr()) })?;
+        // SAFETY: the descriptor lives as long as the copy.
+        let fd = unsafe { borrow_fd(sys::btf__fd(copy.0.as_ptr())) };
+        fd.ok_or_else(io::Error::last_os_error)?
+            .try_clone_to_owned()
     }
 
     /// Has every program's log kept: at this level, of this many bytes.
@@ -363,9 +382,9 @@ impl<'a> Map<'a> {
         check(unsafe { sys::bpf_map__set_value_size(self.map.as_ptr(), value_size) })
     }
 
-    /// Creates a map of the same kind and size, before the map itself is created. The kernel refuses that
-    /// for kinds that need more than a size.
-    pub fn create_double(self) -> io::Result<OwnedFd> {
+    /// Creates a map of the same kind and size, before the map itself is created: without types, or with those of the
+    /// object. The kernel refuses that for kinds that need more.
+    pub fn create_double(self, types: Option<BorrowedFd<'_>>) -> io::Result<OwnedFd> {
         create_map(&MapShape {
             map_type: self.map_type(),
             key_size: self.key_size(),
@@ -373,6 +392,11 @@ impl<'a> Map<'a> {
             max_entries: self.max_entries(),
             map_flags: self.map_flags(),
             map_extra: self.map_extra(),
+            types: types.map(|btf| MapTypes {
+                btf,
+                key: self.btf_key_type_id(),
+                value: self.btf_value_type_id(),
+            }),
         })
     }
 
@@ -553,27 +577,41 @@ const fn length(size: sys::size_t) -> usize {
     length
 }
 
-/// What a map without a name and without types is created with.
-pub struct MapShape {
+/// What a map without a name is created with.
+pub struct MapShape<'a> {
     pub map_type: u32,
     pub key_size: u32,
     pub value_size: u32,
     pub max_entries: u32,
     pub map_flags: u32,
     pub map_extra: u64,
+    pub types: Option<MapTypes<'a>>,
+}
+
+/// The types of a map's keys and values.
+pub struct MapTypes<'a> {
+    /// The BTF in the kernel that has them.
+    pub btf: BorrowedFd<'a>,
+    pub key: u32,
+    pub value: u32,
 }
 
 /// Creates a map that belongs to no object.
-pub fn create_map(shape: &MapShape) -> io::Result<OwnedFd> {
+pub fn create_map(shape: &MapShape<'_>) -> io::Result<OwnedFd> {
     // They end with the last one that is set. Behind the last one of all, libbpf wants zeroes, and where pointers have
     // 32 bits, the bindings have padding there, of any contents.
     const SIZE: usize = offset_of!(sys::bpf_map_create_opts, map_extra) + size_of::<u64>();
-    let options = sys::bpf_map_create_opts {
+    let mut options = sys::bpf_map_create_opts {
         sz: SIZE as sys::size_t,
         map_flags: shape.map_flags,
         map_extra: shape.map_extra,
         ..Default::default()
     };
+    if let Some(types) = &shape.types {
+        options.btf_fd = types.btf.as_raw_fd().cast_unsigned();
+        options.btf_key_type_id = types.key;
+        options.btf_value_type_id = types.value;
+    }
     // SAFETY: no name is a name that libbpf takes, and the options live until it returns.
     let fd = unsafe {
         sys::bpf_map_create(

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::{CStr, OsStr};
 use std::fs::File;
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -231,11 +231,19 @@ impl Opened {
         let is_small = |map: &Map<'_>| {
             u64::from(map.value_size()) * u64::from(map.max_entries()) <= LARGEST_DOUBLE
         };
+        if count == 0 {
+            return;
+        }
+        let types = self.object.load_types().ok();
+        let double = |map: Map<'_>| {
+            let untyped = map.create_double(None);
+            // Local storages are not to be had without types.
+            untyped.or_else(|_| map.create_double(types.as_ref().map(OwnedFd::as_fd)))
+        };
         for _ in 0..count {
             let maps = self.object.maps();
             let maps = maps.filter(|map| map.autocreate()).filter(is_small);
-            self.doubles
-                .extend(maps.filter_map(|map| map.create_double().ok()));
+            self.doubles.extend(maps.filter_map(|map| double(map).ok()));
         }
     }
 

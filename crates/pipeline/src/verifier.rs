@@ -19,10 +19,12 @@ use crate::other_kernel::{self, OnDevice};
 /// What the host grants the agent beyond the time that the object has.
 const ANSWER_MARGIN: Duration = Duration::from_secs(60);
 
-/// How many doubles of each map the first boot creates at most, so that maps lie at other addresses.
+/// How many doubles of each map both boots create at first, and how many more each time that addresses coincide.
 /// Kernels that do not choose addresses at random put maps at the same ones in both boots, unless the
-/// boots differ in what was created before.
-const MOST_DOUBLES: u32 = 6;
+/// boots differ in what was created before; and in that, they may differ from the start.
+const DOUBLES: [u32; 2] = [0, 1];
+const MORE_DOUBLES: [u32; 2] = [1, 2];
+const MOST_DOUBLES: u32 = 9;
 
 /// How often an object is loaded at most until both boots have the same statistics.
 const MOST_ATTEMPTS: u32 = 8;
@@ -116,7 +118,7 @@ impl<'a> Verifier<'a> {
         for boot in &mut self.boots {
             boot.write_files(&modules)?;
         }
-        let mut doubles = [0, 1];
+        let mut doubles = DOUBLES;
         let (loaded, discovered) = loop {
             let [loaded, again] = agreed(|| {
                 stage(Stage::Verify);
@@ -124,11 +126,13 @@ impl<'a> Verifier<'a> {
             })?;
             stage(Stage::Discover);
             let discovered = images::discover([&loaded, &again], self.symbols())?;
-            let is_final = doubles[0] >= MOST_DOUBLES;
+            let is_final = doubles[1] >= MOST_DOUBLES;
             if is_final || !discovered.iter().any(Discovered::depends_on_layout) {
                 break (loaded, discovered);
             }
-            doubles = doubles.map(|count| count + 2);
+            for (count, more) in doubles.iter_mut().zip(MORE_DOUBLES) {
+                *count += more;
+            }
         };
         let symbols = self.symbols();
         let (chosen, notes) = images::choose(discovered)?;
