@@ -6,9 +6,9 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use preverify_lab::{LOADER, Lab, is_running, machines_of, on_packet};
+use preverify_lab::{Device, LOADER, Lab, is_running, machines_of, on_packet};
 use preverify_pipeline::{BuildError, Object, Stage, Verified, Verifier};
-use preverify_protocol::GlobalValue;
+use preverify_protocol::{GlobalValue, TestRunRequest};
 use preverify_target::DeviceOptions;
 
 /// The most that stock kernels process.
@@ -35,14 +35,107 @@ fn linear(lab: &Lab, rounds: u32) -> Object {
     linear
 }
 
-/// Of every kind of complexity: rounds, paths, instructions, calls, and a real program.
+/// Of every kind of complexity: rounds, paths, instructions, calls, and a real program. A device whose own kernel has no
+/// verifier runs them.
 #[test]
-fn what_is_too_complex_is_accepted_with_raised_limits() {
-    let lab = Lab::of_verifier_kernel().unwrap();
+fn what_is_too_complex_runs_on_devices() {
+    let lab = Lab::of_device_kernel().unwrap();
     let mut verifier = Verifier::start(&lab.target, RAISED.parse().unwrap()).unwrap();
-    for name in ["loop", "paths", "straight", "calls", "pyperf"] {
+    let mut device = lab.boot(DeviceOptions::default()).unwrap();
+    let models: [(&str, Model); 4] = [
+        ("loop", looping),
+        ("paths", |_| XDP_PASS),
+        ("straight", |size| verdict(additions(size, 1_000_000))),
+        ("calls", calling),
+    ];
+    for (name, model) in models {
         let object = lab.object(&format!("complex/{name}")).unwrap();
-        assert_accepted(&verifier.verify(&object, &mut |_| {}).unwrap());
+        let verified = verifier.verify(&object, &mut |_| {}).unwrap();
+        assert_accepted(&verified);
+        let pins = load(&lab, &mut device, &verified);
+        assert_verdicts(&mut device, &format!("{pins}/{name}"), model);
+    }
+    // Each run has counted at the sum of its bits.
+    let table = device.entries("/sys/fs/bpf/paths/maps/table").unwrap();
+    for size in SIZES {
+        let sum = (!size & 0x3ffff) as usize;
+        assert_eq!(table[0].values[0][sum], 1, "{size}");
+    }
+
+    let object = lab.object("complex/pyperf").unwrap();
+    let verified = verifier.verify(&object, &mut |_| {}).unwrap();
+    assert_accepted(&verified);
+    let pins = load(&lab, &mut device, &verified);
+    // No process is one that it looks for.
+    let run = TestRunRequest {
+        context_in: Some(vec![0; 16]),
+        data_in: None,
+        data_out_size: 0,
+        ..on_packet(&format!("{pins}/on_event"), &[], 0)
+    };
+    let run = device.test_run(run).unwrap();
+    assert_eq!((run.errno, run.return_value), (0, 0));
+    device.healthy_log().unwrap();
+}
+
+/// What a program answers to a packet of a size.
+type Model = fn(u64) -> u32;
+
+const SIZES: [u64; 2] = [64, 101];
+const XDP_DROP: u32 = 1;
+const XDP_PASS: u32 = 2;
+
+fn verdict(hash: u64) -> u32 {
+    match hash & 1 {
+        0 => XDP_DROP,
+        _ => XDP_PASS,
+    }
+}
+
+fn mixed(hash: u64, rounds: u64) -> u64 {
+    (0..rounds).fold(hash, |hash, round| {
+        hash.wrapping_mul(31).wrapping_add(round)
+    })
+}
+
+fn looping(size: u64) -> u32 {
+    verdict(mixed(size, 250_000))
+}
+
+fn additions(sum: u64, times: u32) -> u64 {
+    (0..times).fold(sum, |sum, _| (sum + 7) ^ 5)
+}
+
+fn calling(size: u64) -> u32 {
+    let row = |hash| {
+        (0..60u64).fold(hash, |hash, column| {
+            mixed(hash, column.min(50)).wrapping_add(mixed(hash, (60 - column).min(50)))
+        })
+    };
+    verdict((0..60).fold(size, |hash, _| row(hash)))
+}
+
+/// Loads an object's programs and maps; says where they are pinned.
+fn load(lab: &Lab, device: &mut Device, verified: &Verified) -> String {
+    let bundle = lab.bundle(verified).unwrap();
+    let program = &verified.loaded.programs[0].function;
+    let pins = format!("/sys/fs/bpf/{program}");
+    device.put("/tmp/b.pvb", 0o644, bundle.to_bytes()).unwrap();
+    device
+        .run(&[LOADER, "load", "/tmp/b.pvb", "--pin", &pins])
+        .unwrap();
+    pins
+}
+
+fn assert_verdicts(device: &mut Device, pinned: &str, model: Model) {
+    for size in SIZES {
+        let packet = vec![0; usize::try_from(size).unwrap()];
+        let run = device.test_run(on_packet(pinned, &packet, 1)).unwrap();
+        assert_eq!(
+            (run.errno, run.return_value),
+            (0, model(size)),
+            "{pinned}, {size} bytes"
+        );
     }
 }
 
@@ -61,7 +154,11 @@ fn branches_that_wait_need_jumps_and_memory() {
     assert!(text.contains("--limits memory="), "{text}");
 
     let limits = format!("{RAISED},memory=4G");
-    assert_accepted(&verify(&lab, &branches, &limits).unwrap());
+    let verified = verify(&lab, &branches, &limits).unwrap();
+    assert_accepted(&verified);
+    let mut device = lab.boot(DeviceOptions::default()).unwrap();
+    let pins = load(&lab, &mut device, &verified);
+    assert_verdicts(&mut device, &format!("{pins}/branches"), |_| XDP_PASS);
 }
 
 fn assert_accepted(verified: &Verified) {
@@ -93,7 +190,7 @@ fn devices_can_demand_stock_limits() {
     let mut device = lab.boot(DeviceOptions::default()).unwrap();
     let bundle = lab.bundle(&verified).unwrap();
     device.put("/tmp/b.pvb", 0o644, bundle.to_bytes()).unwrap();
-    let pins = "/sys/fs/bpf/b";
+    let pins = "/sys/fs/bpf/linear";
     let load = [LOADER, "load", "/tmp/b.pvb", "--pin", pins];
     let refused = device
         .try_run(&[&load[..], &["--stock-limits"]].concat())
@@ -105,10 +202,9 @@ fn devices_can_demand_stock_limits() {
         "{words}"
     );
     device.run(&load).unwrap();
-    let run = device
-        .test_run(on_packet(&format!("{pins}/linear"), &[0; 64], 1))
-        .unwrap();
-    assert_eq!(run.errno, 0);
+    assert_verdicts(&mut device, &format!("{pins}/linear"), |size| {
+        verdict(additions(size, 100 * 10_000))
+    });
 }
 
 /// Two million instructions are no obstacle for a device, in neither form.

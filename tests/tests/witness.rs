@@ -1,7 +1,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails shall say where")]
 //! A second witness for machine code that no device can make: the same kernel build with its JIT compiler left in
-//! compiles the verified bytecode, and what it writes is what the kernel that verifies wrote, but for addresses.
+//! compiles the verified bytecode, and what it writes is what the kernel that verifies wrote, but for addresses of maps and
+//! jumps that the kernel patches.
 
+use preverify_abi::image::Poke;
 use preverify_image::image::{Image, Reloc, Target};
 use preverify_image::symbols::KernelSymbols;
 use preverify_image::{Addresses, MapAddresses, Relinked, relink};
@@ -95,17 +97,38 @@ fn assert_same(image: &Image, maps: usize, code: &[u8], kallsyms: &str, what: &s
         let (found, others) = rest.split_at(expected.len().min(rest.len()));
         let mut found = found.to_vec();
         rest = others;
-        for reloc in &function.relocs {
-            if is_not_told(reloc) {
-                let field = reloc.offset as usize..reloc.offset as usize + reloc.form.size();
-                found[field.clone()].fill(0);
-                expected[field].fill(0);
-            }
+        let fields = function.relocs.iter().filter(|reloc| is_not_told(reloc));
+        let fields = fields.map(|reloc| (reloc.offset as usize, reloc.form.size()));
+        for (start, size) in fields.chain(patched_jumps(image, index)) {
+            found[start..start + size].fill(0);
+            expected[start..start + size].fill(0);
         }
-        let differs = found.iter().zip(&expected).position(|(a, b)| a != b);
-        assert_eq!(differs, None, "{what}, function {index}");
+        if let Some(place) = found.iter().zip(&expected).position(|(a, b)| a != b) {
+            let around = place.saturating_sub(16)..expected.len().min(place + 16);
+            let relocs = function.relocs.iter();
+            let near: Vec<_> = relocs
+                .filter(|reloc| around.contains(&(reloc.offset as usize)))
+                .collect();
+            panic!(
+                "{what}, function {index}: other code at {place}: {:02x?}, expected {:02x?}, with {near:?}",
+                &found[around.clone()],
+                &expected[around]
+            );
+        }
     }
     assert!(rest.is_empty(), "{what}: {} bytes more", rest.len());
+}
+
+/// Where the kernel patches jumps when entries of prog arrays change.
+fn patched_jumps(image: &Image, function: usize) -> impl Iterator<Item = (usize, usize)> {
+    const JUMP: usize = 5;
+    let of_function = move |poke: &&Poke| poke.function.get() as usize == function;
+    image
+        .pokes
+        .iter()
+        .filter(of_function)
+        .flat_map(|poke| [poke.target, poke.bypass])
+        .map(|start| (start.get() as usize, JUMP))
 }
 
 /// What the kernel tells nobody where it is.
