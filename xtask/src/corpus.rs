@@ -166,15 +166,26 @@ fn up_to_date(arch: Arch) -> Result<Apt, CorpusError> {
     Ok(apt)
 }
 
-/// The objects in one of Debian's packages, with absolute paths.
-pub fn debian_objects(arch: Arch, package: &'static str) -> Result<Vec<CorpusObject>, CorpusError> {
+/// An object in one of Debian's packages.
+pub fn debian_object(
+    arch: Arch,
+    package: &'static str,
+    name: &str,
+) -> Result<PathBuf, CorpusError> {
     let corpus = Corpus::at(&default_cache()?, arch);
     let apt = Apt::open(&default_cache()?, arch.architecture())?;
     if !apt.has_lists()? {
         apt.update()?;
     }
-    let found = debian::collect(&apt, &corpus, &[package])?;
-    Ok(corpus.absolute(found))
+    let objects = corpus.absolute(debian::collect(&apt, &corpus, &[package])?);
+    let id = format!("{package}/{name}");
+    let found = objects.into_iter().find(|object| object.id == id);
+    found
+        .map(|object| object.path)
+        .ok_or_else(|| CorpusError::Layout {
+            package: package.to_owned(),
+            path: name.into(),
+        })
 }
 
 /// The objects of an architecture's corpus, by id, with absolute paths.

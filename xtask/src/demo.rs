@@ -133,14 +133,7 @@ fn added_target(arch: Arch) -> Result<Target, Box<dyn Error>> {
 
 fn subjects(arch: Arch, folder: &Path) -> Result<Vec<Subject>, Box<dyn Error>> {
     let xdp_count = bpf::example(arch, "xdp_count")?;
-    let tools = corpus::debian_objects(arch, "libbpf-tools")?;
-    let tool = |name: &str| {
-        let id = format!("libbpf-tools/{name}");
-        let found = tools.iter().find(|object| object.id == id);
-        found
-            .map(|object| object.path.clone())
-            .ok_or_else(|| format!("Debian's libbpf-tools has no object {name}"))
-    };
+    let tool = |name| corpus::debian_object(arch, "libbpf-tools", name);
     Ok(vec![
         Subject {
             name: "xdp_count",

@@ -81,16 +81,16 @@ fn row(lab: &Lab, what: &str, object: &Object) -> Result<String, Box<dyn Error>>
     ))
 }
 
-/// The verifier's own words, of all that a refusal says.
+/// The verifier's own words; what the system call says, where the program never came to the verifier.
 fn objection(refusal: &str) -> String {
-    let telling = ["too complex", "too large", "Argument list too long"];
-    refusal
-        .lines()
-        .find(|line| telling.iter().any(|words| line.contains(words)))
-        .or(refusal.lines().next())
-        .unwrap_or_default()
-        .trim()
-        .to_owned()
+    let of_verifier = |line: &&str| line.contains("too complex") || line.contains("too large");
+    match refusal.lines().find(of_verifier) {
+        Some(line) => line.trim().to_owned(),
+        None => {
+            let first = refusal.lines().next().unwrap_or_default();
+            first.replace("the target's verifier rejects the program ", "")
+        }
+    }
 }
 
 fn report_head(lab: &Lab) -> String {

@@ -1,9 +1,12 @@
 //! What a kernel without the verifier, the JIT compiler and BTF saves.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
+use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
 use preverify_bench::{Loads, Measurement};
 use preverify_lab::{Lab, file};
 use preverify_pipeline::Object;
@@ -14,6 +17,7 @@ use crate::arch::Arch;
 use crate::artifacts;
 use crate::kernel::{Section, sections};
 use crate::linux::{self, Built, Role};
+use crate::run::at;
 
 /// The kernels, each with one thing less than the one before.
 const ROWS: [(Role, &str); 4] = [
@@ -25,6 +29,7 @@ const ROWS: [(Role, &str); 4] = [
 
 /// A large program, which verifiers find hard.
 const PROGRAM: (&str, &str) = ("pyperf180", "on_event");
+const TEXT: &str = ".text";
 const LOAD_RUNS: &str = "20";
 const LIMIT: Duration = Duration::from_secs(900);
 
@@ -32,7 +37,9 @@ struct Row {
     what: &'static str,
     /// The bootable file.
     image: u64,
+    /// Functions, without what lies between them: sections are padded to pages of 2 MiB on some architectures.
     text: u64,
+    rodata: u64,
     /// What the kernel occupies in memory before it allocates anything.
     resident: u64,
     /// BTF, as it lies in memory.
@@ -112,18 +119,36 @@ fn row(kernel: &Built, what: &'static str, arch: Arch, peak: Peak) -> Result<Row
         let counting = sections.iter().filter(|section| counts(section));
         counting.map(|section| section.bytes).sum()
     };
-    let text = total(&|section| section.name == ".text");
-    if text == 0 {
-        return Err(format!("`size` says nothing about {}", kernel.vmlinux().display()).into());
-    }
+    let text = functions(&kernel.vmlinux())?;
     Ok(Row {
         what,
         image: fs::metadata(kernel.image())?.len(),
         text,
-        resident: total(&stays),
+        rodata: total(&|section| section.name == ".rodata"),
+        resident: text + total(&|section| section.name != TEXT && stays(section)),
         btf: total(&|section| section.name == ".BTF"),
         peak,
     })
+}
+
+/// Bytes of the functions that stay after the boot.
+fn functions(vmlinux: &Path) -> Result<u64, Box<dyn Error>> {
+    let file = fs::read(vmlinux).map_err(at(vmlinux))?;
+    let file = object::File::parse(&*file)?;
+    let section = file.section_by_name(TEXT).map(|section| section.index());
+    // Some functions have several names.
+    let mut sizes = BTreeMap::new();
+    for symbol in file
+        .symbols()
+        .filter(|symbol| symbol.section_index() == section)
+    {
+        let size: &mut u64 = sizes.entry(symbol.address()).or_default();
+        *size = (*size).max(symbol.size());
+    }
+    match sizes.values().sum() {
+        0 => Err(format!("there are no functions in {}", vmlinux.display()).into()),
+        bytes => Ok(bytes),
+    }
 }
 
 /// Whether a section is in memory after the boot.
@@ -137,10 +162,11 @@ fn stays(section: &Section) -> bool {
 fn report(rows: &[Row], arch: Arch) -> String {
     let mut text = format!(
         "# What a kernel saves\n\n`cargo xtask bench size --arch {arch}`: Linux 6.12 with the options of `kernel/configs`, \
-         gcc's `-O2`, the bootable file packed with gzip. Bytes; `text` is the section of that name, `in memory` is all that stays \
-         there after the boot, before anything is allocated, `BTF` is part of that. `load peak` is the most memory that was taken while \
+         gcc's `-O2`, the bootable file packed with gzip. Bytes; `text` is functions, `in memory` is all that stays there after \
+         the boot, before anything is allocated; text, `read-only data` and `BTF` are parts of that. `load peak` is the most memory that was taken while \
          {} was loaded, with its signature checked: on the stock kernel the object, by libbpf, elsewhere its image.\n\n\
-         | kernel | bootable file | text | in memory | BTF | load peak | image |\n|---|--:|--:|--:|--:|--:|--:|\n",
+         | kernel | bootable file | text | read-only data | in memory | BTF | load peak | image |\n\
+         |---|--:|--:|--:|--:|--:|--:|--:|\n",
         PROGRAM.0
     );
     for row in rows {
@@ -149,15 +175,16 @@ fn report(rows: &[Row], arch: Arch) -> String {
             format!("{bytes}, peak {times:.1} times that")
         });
         text += &format!(
-            "| {} | {} | {} | {} | {} | {} | {image} |\n",
-            row.what, row.image, row.text, row.resident, row.btf, row.peak.bytes
+            "| {} | {} | {} | {} | {} | {} | {} | {image} |\n",
+            row.what, row.image, row.text, row.rodata, row.resident, row.btf, row.peak.bytes
         );
     }
     if let [first, .., last] = rows {
         text += &format!(
-            "| saved | {} | {} | {} | {} | {} | |\n",
+            "| saved | {} | {} | {} | {} | {} | {} | |\n",
             first.image.saturating_sub(last.image),
             first.text.saturating_sub(last.text),
+            first.rodata.saturating_sub(last.rodata),
             first.resident.saturating_sub(last.resident),
             first.btf.saturating_sub(last.btf),
             first.peak.bytes.saturating_sub(last.peak.bytes)
