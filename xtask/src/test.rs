@@ -220,9 +220,10 @@ fn deny() -> Result<(), Box<dyn Error>> {
     let deny: PathBuf = root.join("bin/cargo-deny");
     if !deny.exists() {
         println!("building cargo-deny {DENY_VERSION} in {}", root.display());
+        // Optimized, it would take longer to build than it ever saves.
         run_command(
             Command::new("cargo")
-                .args(["install", "--quiet", "--locked", "cargo-deny"])
+                .args(["install", "--quiet", "--locked", "--debug", "cargo-deny"])
                 .args(["--version", DENY_VERSION, "--root"])
                 .arg(&root),
         )?;
