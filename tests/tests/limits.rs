@@ -142,7 +142,7 @@ fn assert_verdicts(device: &mut Device, pinned: &str, model: Model) {
 /// Each refusal names the limit that comes next.
 #[test]
 fn branches_that_wait_need_jumps_and_memory() {
-    let lab = Lab::of_verifier_kernel().unwrap();
+    let lab = Lab::of_device_kernel().unwrap();
     let branches = lab.object("complex/branches").unwrap();
     let refused = refusal(&lab, &branches, "insns=64M,time=15min").to_string();
     assert!(refused.contains("8193 jumps is too complex"), "{refused}");
