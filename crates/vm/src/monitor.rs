@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
+use rustix::io::retry_on_intr;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde_json::{Value, json};
 
@@ -72,12 +73,10 @@ impl Monitor {
             files.push(SendAncillaryMessage::ScmRights(&descriptors)),
             "the buffer has room for one descriptor"
         );
-        let sent = sendmsg(
-            &self.stream,
-            &[IoSlice::new(message.as_bytes())],
-            &mut files,
-            SendFlags::empty(),
-        )
+        let sent = retry_on_intr(|| {
+            let message = [IoSlice::new(message.as_bytes())];
+            sendmsg(&self.stream, &message, &mut files, SendFlags::empty())
+        })
         .map_err(io::Error::from)?;
         Timed {
             stream: &self.stream,

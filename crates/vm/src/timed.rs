@@ -23,8 +23,14 @@ impl Timed<'_> {
 
 impl Read for Timed<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.stream.set_read_timeout(self.remaining()?)?;
-        self.stream.read(buffer).map_err(expired)
+        loop {
+            self.stream.set_read_timeout(self.remaining()?)?;
+            match self.stream.read(buffer) {
+                // A process that was stopped and goes on sees that here, since the socket has a time limit.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => return read.map_err(expired),
+            }
+        }
     }
 }
 
@@ -64,6 +70,28 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert!(start.elapsed() >= Duration::from_millis(55));
         assert!(start.elapsed() < Duration::from_secs(5));
+    }
+
+    /// Sockets with a time limit tell of that, even if nobody handles signals.
+    #[test]
+    fn a_process_that_is_stopped_goes_on_reading() {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        let stop = std::thread::spawn(move || {
+            let this = std::process::id();
+            let script = format!("sleep 0.2; kill -STOP {this}; sleep 0.2; kill -CONT {this}");
+            let done = std::process::Command::new("sh")
+                .args(["-c", &script])
+                .status();
+            assert!(done.unwrap().success());
+            far.write_all(b"x").unwrap();
+        });
+        let mut byte = [0];
+        let mut timed = Timed {
+            stream: &near,
+            deadline: Instant::now() + Duration::from_secs(30),
+        };
+        assert_eq!(timed.read(&mut byte).unwrap(), 1);
+        stop.join().unwrap();
     }
 
     #[test]
