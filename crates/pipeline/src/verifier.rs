@@ -48,6 +48,9 @@ pub enum Stage {
 }
 
 /// Two boots of a target's kernel with different address layouts, ready to verify objects.
+///
+/// What they have verified before can show in their statistics of an object, and so in its bundle. Whoever wants the same
+/// bundle each time verifies one object with each.
 pub struct Verifier<'a> {
     target: &'a Target,
     limits: Limits,
@@ -333,8 +336,8 @@ fn both<T: Send>(
 /// states that were of little use and free them, but `parent` pointers of their children stay. When a path is pruned,
 /// `propagate_liveness` has `mark_reg_read` compare such a pointer with the current state's registers. If the allocator
 /// happened to give them the freed memory, both are equal, a read mark is not passed on, and states are pruned
-/// otherwise. Statistics are what tells of that. So they are neither reason to refuse nor to be ignored: what two boots
-/// agree in came, in all likelihood, without it.
+/// otherwise. Statistics are what tells of that. So they are neither reason to refuse nor to be ignored: two boots that
+/// were just restored, and have verified nothing else, agree in nearly all cases, and in the same.
 fn agreed(
     mut load: impl FnMut() -> Result<[Loaded; 2], BuildError>,
 ) -> Result<[Loaded; 2], BuildError> {

@@ -224,7 +224,6 @@ fn sample() -> Vec<&'static str> {
 struct Machines<'a> {
     lab: &'a Lab,
     images: &'a [Images],
-    verifier: Option<Verifier<'a>>,
     device: Option<Device>,
     /// What loads objects as ever, where devices have a kernel that does not.
     stock: Option<Device>,
@@ -236,7 +235,6 @@ impl<'a> Machines<'a> {
         Self {
             lab,
             images,
-            verifier: None,
             device: None,
             stock: None,
             served: 0,
@@ -247,7 +245,6 @@ impl<'a> Machines<'a> {
     fn row(&mut self, found: &CorpusObject) -> Result<Row, RunCorpusError> {
         self.served += 1;
         if self.served.is_multiple_of(FRESH_AFTER) {
-            self.verifier = None;
             self.finish()?;
         }
         let mut row = Row::new(&found.id, found.source);
@@ -268,10 +265,7 @@ impl<'a> Machines<'a> {
             Err(Failure::Listing { listed, cause }) => {
                 row.stopped(format!("the loader's list: {cause}: {listed}"));
             }
-            Err(Failure::Verifier(error)) => {
-                self.verifier = None;
-                row.stopped(format!("verifier VM: {error}"));
-            }
+            Err(Failure::Verifier(error)) => row.stopped(format!("verifier VM: {error}")),
             Err(Failure::Lab(error)) => return Err(error.into()),
         }
         Ok(row)
@@ -334,7 +328,7 @@ impl<'a> Machines<'a> {
     /// Builds; programs that cannot be carried are left out, and their reasons kept.
     fn verify(&mut self, object: &mut Object, row: &mut Row) -> Result<Verified, Failure> {
         loop {
-            match self.verifier()?.verify(object, &mut |_| {}) {
+            match self.built(object)? {
                 Ok(verified) => return Ok(verified),
                 Err(BuildError::Programs(problems)) => {
                     if problems.len() + row.left_out.len() >= row.accepted.len() {
@@ -360,7 +354,7 @@ impl<'a> Machines<'a> {
         bundle: &Bundle,
         row: &mut Row,
     ) -> Result<(), Failure> {
-        let again = self.verifier()?.verify(object, &mut |_| {});
+        let again = self.built(object)?;
         let again = again.map_err(|error| Failure::of(error.into()))?;
         let again = self.lab.bundle(&again).map_err(Failure::of)?;
         row.same_twice = again.manifest_bytes() == bundle.manifest_bytes();
@@ -419,12 +413,12 @@ impl<'a> Machines<'a> {
         Ok(self.stock.as_mut().expect("was just made"))
     }
 
-    fn verifier(&mut self) -> Result<&mut Verifier<'a>, Failure> {
-        if self.verifier.is_none() {
-            let verifier = Verifier::start(&self.lab.target, Limits::of_time(TIME_LIMIT));
-            self.verifier = Some(verifier.map_err(|error| Failure::Lab(error.into()))?);
-        }
-        Ok(self.verifier.as_mut().expect("was just made"))
+    /// Verifies in machines that have verified nothing else, as builds do: what a kernel has verified before shows in its
+    /// statistics of some objects.
+    fn built(&self, object: &Object) -> Result<Result<Verified, BuildError>, Failure> {
+        let verifier = Verifier::start(&self.lab.target, Limits::of_time(TIME_LIMIT));
+        let mut verifier = verifier.map_err(|error| Failure::Lab(error.into()))?;
+        Ok(verifier.verify(object, &mut |_| {}))
     }
 
     /// Ends the devices, whose kernels must have stayed healthy.
@@ -460,7 +454,7 @@ enum Failure {
         listed: String,
         cause: serde_json::Error,
     },
-    /// A verifier VM failed, and must be replaced.
+    /// A verifier VM failed.
     Verifier(BuildError),
     /// Nothing can go on.
     Lab(LabError),
