@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use preverify_bench::median;
 
 use crate::arch::Arch;
-use crate::bpf;
 use crate::paths::workspace;
+use crate::{bpf, corpus};
 
 pub use boot::boot;
 pub use limits::limits;
@@ -29,13 +29,9 @@ const BENCH: &str = "/bin/preverify-bench";
 /// The object of one of the kernel's selftests.
 fn selftest(arch: Arch, name: &str) -> Result<PathBuf, Box<dyn Error>> {
     let id = format!("selftests/{name}");
-    crate::corpus::objects(arch)?
-        .into_iter()
-        .find(|object| object.id == id)
-        .map(|object| object.path)
-        .ok_or_else(|| {
-            format!("the corpus has no {id}: `cargo xtask corpus build --arch {arch}`").into()
-        })
+    corpus::path_of(&corpus::objects(arch)?, &id).ok_or_else(|| {
+        format!("the corpus has no {id}: `cargo xtask corpus build --arch {arch}`").into()
+    })
 }
 
 /// The program with two to the power of so many paths, compiled.

@@ -166,26 +166,33 @@ fn up_to_date(arch: Arch) -> Result<Apt, CorpusError> {
     Ok(apt)
 }
 
-/// An object in one of Debian's packages.
-pub fn debian_object(
+/// Objects in one of Debian's packages, by name.
+pub fn debian_objects<const N: usize>(
     arch: Arch,
     package: &'static str,
-    name: &str,
-) -> Result<PathBuf, CorpusError> {
+    names: [&str; N],
+) -> Result<[PathBuf; N], CorpusError> {
     let corpus = Corpus::at(&default_cache()?, arch);
     let apt = Apt::open(&default_cache()?, arch.architecture())?;
     if !apt.has_lists()? {
         apt.update()?;
     }
     let objects = corpus.absolute(debian::collect(&apt, &corpus, &[package])?);
-    let id = format!("{package}/{name}");
-    let found = objects.into_iter().find(|object| object.id == id);
-    found
-        .map(|object| object.path)
-        .ok_or_else(|| CorpusError::Layout {
+    let mut paths = names.map(PathBuf::from);
+    for path in &mut paths {
+        let id = format!("{package}/{}", path.display());
+        *path = path_of(&objects, &id).ok_or_else(|| CorpusError::Layout {
             package: package.to_owned(),
-            path: name.into(),
-        })
+            path: path.clone(),
+        })?;
+    }
+    Ok(paths)
+}
+
+/// Where the object with an id lies.
+pub fn path_of(objects: &[CorpusObject], id: &str) -> Option<PathBuf> {
+    let found = objects.iter().find(|object| object.id == id)?;
+    Some(found.path.clone())
 }
 
 /// The objects of an architecture's corpus, by id, with absolute paths.

@@ -133,7 +133,8 @@ fn added_target(arch: Arch) -> Result<Target, Box<dyn Error>> {
 
 fn subjects(arch: Arch, folder: &Path) -> Result<Vec<Subject>, Box<dyn Error>> {
     let xdp_count = bpf::example(arch, "xdp_count")?;
-    let tool = |name| corpus::debian_object(arch, "libbpf-tools", name);
+    let [execsnoop, vfsstat] =
+        corpus::debian_objects(arch, "libbpf-tools", ["execsnoop", "vfsstat"])?;
     Ok(vec![
         Subject {
             name: "xdp_count",
@@ -145,7 +146,7 @@ fn subjects(arch: Arch, folder: &Path) -> Result<Vec<Subject>, Box<dyn Error>> {
         },
         Subject {
             name: "execsnoop",
-            object: tool("execsnoop")?,
+            object: execsnoop,
             bundle: folder.join("execsnoop.pvb"),
             inputs: &["--set", "ignore_failed=false"],
             attach: &[],
@@ -155,7 +156,7 @@ fn subjects(arch: Arch, folder: &Path) -> Result<Vec<Subject>, Box<dyn Error>> {
         // its user space would leave one half out.
         Subject {
             name: "vfsstat",
-            object: tool("vfsstat")?,
+            object: vfsstat,
             bundle: folder.join("vfsstat.pvb"),
             inputs: &[
                 "--no-autoload",

@@ -46,18 +46,6 @@ pub enum Role {
     NoCompiler,
 }
 
-impl Role {
-    /// The folder of objects, shared with the roles that have most of them in common.
-    fn objects(self, arch: Arch) -> String {
-        match self {
-            Self::Device | Self::Compiler => format!("objects-{arch}-no-btf"),
-            Self::Verifier | Self::Stock | Self::NoVerifier | Self::NoCompiler => {
-                format!("objects-{arch}")
-            }
-        }
-    }
-}
-
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
@@ -135,7 +123,10 @@ pub fn build(role: Role, arch: Arch) -> Result<Built, Box<dyn Error>> {
     let folder = cache.join(format!("{role}-{arch}-{id}"));
     if !folder.exists() {
         let tree = source::patched(&cache, &source)?;
-        let objects = cache.join(role.objects(arch));
+        let objects = cache.join(match config::has_btf(role) {
+            true => format!("objects-{arch}"),
+            false => format!("objects-{arch}-no-btf"),
+        });
         build::build(&tree, &objects, &fragments, arch, &folder)?;
     }
     Ok(Built { folder })

@@ -1,5 +1,6 @@
 //! Loads objects as libbpf does, and tells everything about them.
 
+use std::cell::LazyCell;
 use std::collections::BTreeMap;
 use std::ffi::{CStr, OsStr};
 use std::fs::File;
@@ -231,19 +232,16 @@ impl Opened {
         let is_small = |map: &Map<'_>| {
             u64::from(map.value_size()) * u64::from(map.max_entries()) <= LARGEST_DOUBLE
         };
-        if count == 0 {
-            return;
-        }
-        let types = self.object.load_types().ok();
+        // Local storages are not to be had without types; other maps need none in the kernel.
+        let types = LazyCell::new(|| self.object.load_types());
         let double = |map: Map<'_>| {
-            let untyped = map.create_double(None);
-            // Local storages are not to be had without types.
-            untyped.or_else(|_| map.create_double(types.as_ref().map(OwnedFd::as_fd)))
+            let untyped = map.create_double(None).ok();
+            untyped.or_else(|| map.create_double(Some(types.as_ref().ok()?.as_fd())).ok())
         };
         for _ in 0..count {
             let maps = self.object.maps();
             let maps = maps.filter(|map| map.autocreate()).filter(is_small);
-            self.doubles.extend(maps.filter_map(|map| double(map).ok()));
+            self.doubles.extend(maps.filter_map(double));
         }
     }
 

@@ -19,12 +19,8 @@ use crate::other_kernel::{self, OnDevice};
 /// What the host grants the agent beyond the time that the object has.
 const ANSWER_MARGIN: Duration = Duration::from_secs(60);
 
-/// How many doubles of each map both boots create at first, and how many more each time that addresses coincide.
-/// Kernels that do not choose addresses at random put maps at the same ones in both boots, unless the
-/// boots differ in what was created before; and in that, they may differ from the start.
-const DOUBLES: [u32; 2] = [0, 1];
-const MORE_DOUBLES: [u32; 2] = [1, 2];
-const MOST_DOUBLES: u32 = 9;
+/// How often an object is loaded again at most because addresses coincide.
+const MOST_MOVES: u32 = 4;
 
 /// How often an object is loaded at most until both boots have the same statistics.
 const MOST_ATTEMPTS: u32 = 8;
@@ -121,21 +117,20 @@ impl<'a> Verifier<'a> {
         for boot in &mut self.boots {
             boot.write_files(&modules)?;
         }
-        let mut doubles = DOUBLES;
+        let mut moves = 0;
         let (loaded, discovered) = loop {
             let [loaded, again] = agreed(|| {
                 stage(Stage::Verify);
-                self.load(object, doubles, &mut |insns| stage(Stage::Processed(insns)))
+                self.load(object, doubles(moves), &mut |insns| {
+                    stage(Stage::Processed(insns))
+                })
             })?;
             stage(Stage::Discover);
             let discovered = images::discover([&loaded, &again], self.symbols())?;
-            let is_final = doubles[1] >= MOST_DOUBLES;
-            if is_final || !discovered.iter().any(Discovered::depends_on_layout) {
+            if moves == MOST_MOVES || !discovered.iter().any(Discovered::depends_on_layout) {
                 break (loaded, discovered);
             }
-            for (count, more) in doubles.iter_mut().zip(MORE_DOUBLES) {
-                *count += more;
-            }
+            moves += 1;
         };
         let symbols = self.symbols();
         let (chosen, notes) = images::choose(discovered)?;
@@ -327,6 +322,13 @@ fn both<T: Send>(
         };
         Ok([first?, second?])
     })
+}
+
+/// How many doubles of each map the boots create. Kernels that do not choose addresses at random put maps at the same ones
+/// in both, unless the boots differ in what was created before; and since they may differ in that from the start, they
+/// differ by another number each time.
+const fn doubles(moves: u32) -> [u32; 2] {
+    [moves, 2 * moves + 1]
 }
 
 /// Has both boots load an object until they have the same statistics of it. All else but ids, addresses and times must

@@ -127,10 +127,11 @@ pub fn boot() -> Result<(), Box<dyn Error>> {
 
 fn subjects() -> Result<[Subject; 2], Box<dyn Error>> {
     let filter = "xdpfilt_dny_all";
+    let [denying] = corpus::debian_objects(ARCH, "libxdp1", [filter])?;
     Ok([
         Subject {
             name: "xdp-filter, deny all",
-            object: corpus::debian_object(ARCH, "libxdp1", filter)?,
+            object: denying,
             program: filter,
         },
         Subject {

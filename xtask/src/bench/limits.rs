@@ -2,11 +2,12 @@
 
 use std::error::Error;
 use std::fmt::Write as _;
+use std::io;
 use std::process;
 use std::time::Instant;
 
 use preverify_lab::{Lab, machines_of, peak_memory};
-use preverify_pipeline::{Limits, Object, Verifier};
+use preverify_pipeline::{BuildError, Limits, Object, Verifier};
 use preverify_protocol::GlobalValue;
 
 use super::{results, write};
@@ -58,7 +59,7 @@ fn object(name: &str) -> Result<Object, Box<dyn Error>> {
 fn row(lab: &Lab, what: &str, object: &Object) -> Result<String, Box<dyn Error>> {
     let stock = match Verifier::start(&lab.target, Limits::default())?.verify(object, &mut |_| {}) {
         Ok(_) => "accepted".to_owned(),
-        Err(error) => objection(&error.to_string()),
+        Err(error) => objection(&error),
     };
     // Machines of their own, whose memory nobody else has used.
     let mut verifier = Verifier::start(&lab.target, RAISED.parse()?)?;
@@ -82,14 +83,14 @@ fn row(lab: &Lab, what: &str, object: &Object) -> Result<String, Box<dyn Error>>
 }
 
 /// The verifier's own words; what the system call says, where the program never came to the verifier.
-fn objection(refusal: &str) -> String {
+fn objection(refusal: &BuildError) -> String {
+    let BuildError::Rejected(rejection) = refusal else {
+        return refusal.to_string().replace('\n', " ");
+    };
     let of_verifier = |line: &&str| line.contains("too complex") || line.contains("too large");
-    match refusal.lines().find(of_verifier) {
+    match rejection.verifier_log.lines().find(of_verifier) {
         Some(line) => line.trim().to_owned(),
-        None => {
-            let first = refusal.lines().next().unwrap_or_default();
-            first.replace("the target's verifier rejects the program ", "")
-        }
+        None => io::Error::from_raw_os_error(rejection.errno.abs()).to_string(),
     }
 }
 

@@ -326,9 +326,9 @@ impl<'a> Machines<'a> {
     }
 
     /// Builds; programs that cannot be carried are left out, and their reasons kept.
-    fn verify(&mut self, object: &mut Object, row: &mut Row) -> Result<Verified, Failure> {
+    fn verify(&self, object: &mut Object, row: &mut Row) -> Result<Verified, Failure> {
         loop {
-            match self.built(object)? {
+            match self.verifier()?.verify(object, &mut |_| {}) {
                 Ok(verified) => return Ok(verified),
                 Err(BuildError::Programs(problems)) => {
                     if problems.len() + row.left_out.len() >= row.accepted.len() {
@@ -348,13 +348,8 @@ impl<'a> Machines<'a> {
     }
 
     /// The same once more must give the same bytes.
-    fn verify_again(
-        &mut self,
-        object: &Object,
-        bundle: &Bundle,
-        row: &mut Row,
-    ) -> Result<(), Failure> {
-        let again = self.built(object)?;
+    fn verify_again(&self, object: &Object, bundle: &Bundle, row: &mut Row) -> Result<(), Failure> {
+        let again = self.verifier()?.verify(object, &mut |_| {});
         let again = again.map_err(|error| Failure::of(error.into()))?;
         let again = self.lab.bundle(&again).map_err(Failure::of)?;
         row.same_twice = again.manifest_bytes() == bundle.manifest_bytes();
@@ -413,12 +408,11 @@ impl<'a> Machines<'a> {
         Ok(self.stock.as_mut().expect("was just made"))
     }
 
-    /// Verifies in machines that have verified nothing else, as builds do: what a kernel has verified before shows in its
-    /// statistics of some objects.
-    fn built(&self, object: &Object) -> Result<Result<Verified, BuildError>, Failure> {
-        let verifier = Verifier::start(&self.lab.target, Limits::of_time(TIME_LIMIT));
-        let mut verifier = verifier.map_err(|error| Failure::Lab(error.into()))?;
-        Ok(verifier.verify(object, &mut |_| {}))
+    /// Machines that have verified nothing yet, as builds have them: what a kernel has verified before shows in its statistics
+    /// of some objects.
+    fn verifier(&self) -> Result<Verifier<'a>, Failure> {
+        Verifier::start(&self.lab.target, Limits::of_time(TIME_LIMIT))
+            .map_err(|error| Failure::Lab(error.into()))
     }
 
     /// Ends the devices, whose kernels must have stayed healthy.

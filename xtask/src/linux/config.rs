@@ -15,21 +15,31 @@ pub fn fragments(role: Role, arch: Arch) -> Result<Vec<PathBuf>, Box<dyn Error>>
         Arch::Arm64 => "arm64",
         Arch::Arm => return Err("kernels for 32-bit arm are not built here".into()),
     };
-    let roles: &[&str] = match role {
-        Role::Verifier => &["verifier"],
-        Role::Stock => &[],
-        Role::NoVerifier => &["no-verifier"],
-        Role::NoCompiler => &["no-verifier", "no-compiler"],
-        Role::Compiler => &["no-verifier", "no-btf"],
-        Role::Device => &["no-verifier", "no-compiler", "no-btf"],
-    };
     let names = ["base", arch, "stock"]
         .into_iter()
-        .chain(roles.iter().copied());
+        .chain(of_role(role).iter().copied());
     let folder = workspace().join("kernel/configs");
     Ok(names
         .map(|name| folder.join(format!("{name}.config")))
         .collect())
+}
+
+/// Whether kernels of a role have BTF in them.
+pub fn has_btf(role: Role) -> bool {
+    !of_role(role).contains(&NO_BTF)
+}
+
+const NO_BTF: &str = "no-btf";
+
+fn of_role(role: Role) -> &'static [&'static str] {
+    match role {
+        Role::Verifier => &["verifier"],
+        Role::Stock => &[],
+        Role::NoVerifier => &["no-verifier"],
+        Role::NoCompiler => &["no-verifier", "no-compiler"],
+        Role::Compiler => &["no-verifier", NO_BTF],
+        Role::Device => &["no-verifier", "no-compiler", NO_BTF],
+    }
 }
 
 /// The text to start from: the fragments, with what later ones say instead of what earlier ones do.
