@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use preverify_bench::median;
 
 use crate::arch::Arch;
+use crate::corpus::Extent;
 use crate::paths::workspace;
 use crate::{bpf, corpus};
 
@@ -29,7 +30,7 @@ const BENCH: &str = "/bin/preverify-bench";
 /// The object of one of the kernel's selftests.
 fn selftest(arch: Arch, name: &str) -> Result<PathBuf, Box<dyn Error>> {
     let id = format!("selftests/{name}");
-    corpus::path_of(&corpus::objects(arch)?, &id).ok_or_else(|| {
+    corpus::path_of(&corpus::objects(arch, Extent::All)?, &id).ok_or_else(|| {
         format!("the corpus has no {id}: `cargo xtask corpus build --arch {arch}`").into()
     })
 }

@@ -9,6 +9,7 @@
 //! ARCH/objects/         the objects
 //! ARCH/failures/        what the compiler said of selftests that it refused
 //! ARCH/objects.json     the objects' origins, digests, and what their authors expect of them
+//! ARCH/sample.json      the same of the sample alone
 //! ```
 
 mod compare;
@@ -19,6 +20,7 @@ mod report;
 mod run;
 mod selftests;
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -58,9 +60,10 @@ pub enum CorpusError {
     #[error("`{package}` has no {}: its layout has changed", path.display())]
     Layout { package: String, path: PathBuf },
     /// The list of objects is not there or not readable.
-    #[error("{}: {cause}: `cargo xtask corpus build --arch {arch}` makes it", path.display())]
+    #[error("{}: {cause}: `cargo xtask corpus build{extent} --arch {arch}` makes it", path.display())]
     List {
         path: PathBuf,
+        extent: Extent,
         arch: Arch,
         cause: io::Error,
     },
@@ -94,8 +97,46 @@ pub struct CorpusObject {
     pub expectations: Vec<Expectation>,
 }
 
+/// How much of the corpus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// All objects.
+    All,
+    /// A few of many kinds, each of which goes the whole way.
+    Sample,
+}
+
+impl Extent {
+    /// The sample, if that is asked for.
+    pub fn sample_if(asked: bool) -> Self {
+        if asked { Self::Sample } else { Self::All }
+    }
+
+    /// Whether the object with an id is of it.
+    fn has(self, id: &str) -> bool {
+        self == Self::All || sample().any(|of_sample| of_sample == id)
+    }
+}
+
+/// As an option of `cargo xtask corpus build`.
+impl fmt::Display for Extent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::All => "",
+            Self::Sample => " --sample",
+        })
+    }
+}
+
+/// The ids of the sample's objects.
+fn sample() -> impl Iterator<Item = &'static str> {
+    include_str!("corpus/sample.txt")
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+}
+
 /// Makes the corpus of an architecture, or brings it up to date.
-pub fn build(arch: Arch) -> Result<(), CorpusError> {
+pub fn build(arch: Arch, extent: Extent) -> Result<(), CorpusError> {
     let corpus = Corpus::at(&default_cache()?, arch);
     let mut apt = up_to_date(Arch::X86_64)?;
     // The same for all architectures, so it does not depend on the lists of any but the host's.
@@ -109,12 +150,13 @@ pub fn build(arch: Arch) -> Result<(), CorpusError> {
     let packages = selftests::Packages { source, headers };
     // Compiling takes minutes, and others may want packages meanwhile.
     drop(apt);
-    let selftests = selftests::compile(&corpus, &packages)?;
+    let selftests = selftests::compile(&corpus, &packages, extent)?;
     found.extend(selftests.objects);
+    found.retain(|object| extent.has(&object.id));
     found.sort_by(|a, b| a.id.cmp(&b.id));
-    corpus.save(&found)?;
+    corpus.save(&found, extent)?;
 
-    let objects = corpus.objects()?;
+    let objects = corpus.objects(extent)?;
     let count = |source| {
         objects
             .iter()
@@ -128,7 +170,7 @@ pub fn build(arch: Arch) -> Result<(), CorpusError> {
         objects.len(),
         count(Source::Debian),
         count(Source::Selftests),
-        corpus.list().display()
+        corpus.list(extent).display()
     );
     if !selftests.refused.is_empty() {
         println!(
@@ -196,8 +238,8 @@ pub fn path_of(objects: &[CorpusObject], id: &str) -> Option<PathBuf> {
 }
 
 /// The objects of an architecture's corpus, by id, with absolute paths.
-pub fn objects(arch: Arch) -> Result<Vec<CorpusObject>, CorpusError> {
-    Corpus::at(&default_cache()?, arch).objects()
+pub fn objects(arch: Arch, extent: Extent) -> Result<Vec<CorpusObject>, CorpusError> {
+    Corpus::at(&default_cache()?, arch).objects(extent)
 }
 
 /// Where the corpus of an architecture lies.
@@ -219,11 +261,12 @@ impl Corpus {
         }
     }
 
-    fn objects(&self) -> Result<Vec<CorpusObject>, CorpusError> {
-        let path = self.list();
+    fn objects(&self, extent: Extent) -> Result<Vec<CorpusObject>, CorpusError> {
+        let path = self.list(extent);
         let read = fs::read(&path).and_then(|text| Ok(serde_json::from_slice(&text)?));
         let objects: Vec<CorpusObject> = read.map_err(|cause| CorpusError::List {
             path,
+            extent,
             arch: self.arch,
             cause,
         })?;
@@ -237,10 +280,10 @@ impl Corpus {
         objects
     }
 
-    fn save(&self, objects: &[CorpusObject]) -> Result<(), CorpusError> {
+    fn save(&self, objects: &[CorpusObject], extent: Extent) -> Result<(), CorpusError> {
         let mut text = serde_json::to_vec_pretty(objects).expect("has only strings as keys");
         text.push(b'\n');
-        write(&self.list(), &text)
+        write(&self.list(extent), &text)
     }
 
     fn debs(&self) -> PathBuf {
@@ -251,8 +294,11 @@ impl Corpus {
         self.shared.join("unpacked")
     }
 
-    fn list(&self) -> PathBuf {
-        self.own.join("objects.json")
+    fn list(&self, extent: Extent) -> PathBuf {
+        self.own.join(match extent {
+            Extent::All => "objects.json",
+            Extent::Sample => "sample.json",
+        })
     }
 
     fn failures(&self) -> PathBuf {
@@ -317,8 +363,10 @@ mod tests {
             expectations: Vec::new(),
         };
         let corpus = Corpus::at(cache.path(), Arch::Arm64);
-        corpus.save(std::slice::from_ref(&object)).expect("saves");
-        let found = corpus.objects().expect("reads");
+        corpus
+            .save(std::slice::from_ref(&object), Extent::All)
+            .expect("saves");
+        let found = corpus.objects(Extent::All).expect("reads");
         let path = cache
             .path()
             .join("corpus/arm64/objects/selftests/loop1.bpf.o");
@@ -329,13 +377,16 @@ mod tests {
     #[test]
     fn a_missing_corpus_says_how_to_make_it() {
         let cache = tempfile::tempdir().expect("a temporary folder");
-        let error = Corpus::at(cache.path(), Arch::Arm64)
-            .objects()
-            .expect_err("there is none")
-            .to_string();
-        assert!(
-            error.contains("cargo xtask corpus build --arch arm64"),
-            "{error}"
-        );
+        let corpus = Corpus::at(cache.path(), Arch::Arm64);
+        for (extent, command) in [
+            (Extent::All, "cargo xtask corpus build --arch arm64"),
+            (
+                Extent::Sample,
+                "cargo xtask corpus build --sample --arch arm64",
+            ),
+        ] {
+            let error = corpus.objects(extent).expect_err("there is none");
+            assert!(error.to_string().contains(command), "{error}");
+        }
     }
 }

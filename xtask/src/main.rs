@@ -27,6 +27,7 @@ use clap::{Args, Parser, Subcommand};
 use preverify_target::DebianKernel;
 
 use crate::arch::Arch;
+use crate::corpus::Extent;
 
 /// The project's own commands.
 #[derive(Parser)]
@@ -102,7 +103,13 @@ enum Bench {
 #[derive(Subcommand)]
 enum Corpus {
     /// Downloads, takes out and compiles the objects, in the cache (PREVERIFY_CACHE).
-    Build(ArchArgs),
+    Build {
+        /// Only the fixed sample that `cargo xtask test` takes
+        #[arg(long)]
+        sample: bool,
+        #[command(flatten)]
+        arch: ArchArgs,
+    },
     /// Takes the objects the whole way, from object to program on a device, and prints what became of them.
     Run(corpus::RunArgs),
     /// Verifies the objects by the stock kernel and by the one whose limits are raised, and compares the images.
@@ -115,7 +122,9 @@ fn main() -> ExitCode {
         Command::Setup => setup::setup().map_err(Into::into),
         Command::Build => build(),
         Command::Examples(args) => bpf::build_examples(args.arch).map_err(Into::into),
-        Command::Corpus(Corpus::Build(args)) => corpus::build(args.arch).map_err(Into::into),
+        Command::Corpus(Corpus::Build { sample, arch }) => {
+            corpus::build(arch.arch, Extent::sample_if(sample)).map_err(Into::into)
+        }
         Command::Corpus(Corpus::Run(args)) => corpus(&args),
         Command::Corpus(Corpus::Limits(args)) => limits(&args),
         Command::Bench(Bench::Load(args)) => bench::load(args.arch),

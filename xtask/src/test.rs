@@ -14,7 +14,9 @@ use preverify_target::default_cache;
 
 use crate::arch::Arch;
 use crate::artifacts::Binaries;
+use crate::corpus::Extent;
 use crate::linux::{self, Role};
+use crate::paths::workspace;
 use crate::run::{run, run_command};
 use crate::{artifacts, bpf, corpus, demo, header, kernel, setup};
 
@@ -57,11 +59,11 @@ pub fn test() -> Result<(), Box<dyn Error>> {
     deny()?;
 
     stage("unit tests");
-    run(
-        "cargo",
-        &["test", "--workspace", "--exclude", "preverify-lab"],
-    )?;
-    run("cargo", &["test", "--package", "preverify-lab", "--lib"])?;
+    run("cargo", &["test", "--workspace", "--lib", "--bins"])?;
+    for kind in [&["--test", "*"][..], &["--doc"]] {
+        let all_but_vm_tests = ["test", "--workspace", "--exclude", "preverify-lab"];
+        run("cargo", &[&all_but_vm_tests, kind].concat())?;
+    }
 
     stage("what runs elsewhere");
     let binaries = artifacts::binaries(&Arch::ALL)?;
@@ -82,9 +84,7 @@ pub fn test() -> Result<(), Box<dyn Error>> {
     }
 
     stage("real BPF objects");
-    for arch in PROBED {
-        corpus::build(arch)?;
-    }
+    corpus::build(Arch::X86_64, Extent::Sample)?;
 
     stage("the kernel part, for each supported kernel");
     let linux_source = corpus::linux_source()?;
@@ -102,7 +102,7 @@ pub fn test() -> Result<(), Box<dyn Error>> {
     let kernels = [(DEVICE_KERNEL_VARIABLE, &without_verifier)];
     run_command(
         vm_tests(Arch::X86_64, &binaries, &kernels)
-            .arg("--tests")
+            .args(with_option("--test", all_vm_tests()?))
             .args(["--", "--test-threads=2"]),
     )?;
 
@@ -139,7 +139,7 @@ pub fn test_kernels(arch: Arch) -> Result<(), Box<dyn Error>> {
     bpf::test_programs(Arch::X86_64)?;
     bpf::test_programs(arch)?;
     bpf::complex_programs(arch, &corpus::linux_source()?)?;
-    corpus::build(arch)?;
+    corpus::build(arch, Extent::Sample)?;
 
     stage("kernels from source");
     linux::target(Role::Verifier, arch)?;
@@ -153,7 +153,7 @@ pub fn test_kernels(arch: Arch) -> Result<(), Box<dyn Error>> {
     ];
     run_command(
         vm_tests(arch, &binaries, &kernels)
-            .args(["--test", "kernels", "--test", "limits", "--test", "witness"])
+            .args(with_option("--test", ["kernels", "limits", "witness"]))
             .args(["--", "--test-threads=2", "--include-ignored"]),
     )?;
     run_command(vm_tests(arch, &binaries, &kernels).args([
@@ -169,14 +169,36 @@ pub fn test_kernels(arch: Arch) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The tests that need virtual machines, with kernels of `cargo xtask kernel`: which ones, is to be added.
+/// The names of all tests that need virtual machines.
+fn all_vm_tests() -> std::io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(workspace().join("tests/tests"))? {
+        let path = entry?.path();
+        let name = path.file_stem().unwrap_or_default();
+        names.push(name.to_string_lossy().into_owned());
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// `["--test", "a", "--test", "b"]`
+fn with_option<S: Into<String>>(
+    option: &str,
+    values: impl IntoIterator<Item = S>,
+) -> impl Iterator<Item = String> {
+    let values = values.into_iter();
+    values.flat_map(move |value| [option.to_owned(), value.into()])
+}
+
+/// The tests that need virtual machines, with kernels of `cargo xtask kernel`: which ones, is to be added. They are taken
+/// from the whole workspace, so that what unit tests were built with is not built again with fewer features.
 fn vm_tests(arch: Arch, binaries: &Binaries, kernels: &[(&str, &Lab)]) -> Command {
     let images = kernels
         .iter()
         .filter_map(|(variable, lab)| Some((variable, lab.device_kernel()?)));
     let mut command = Command::new("cargo");
     command
-        .args(["test", "--package", "preverify-lab"])
+        .args(["test", "--workspace"])
         .env(AGENT_VARIABLE, binaries.folder())
         .env(BINARIES_VARIABLE, binaries.folder())
         .env(OBJECTS_VARIABLE, bpf::objects(Arch::X86_64))
@@ -220,9 +242,10 @@ fn deny() -> Result<(), Box<dyn Error>> {
     let deny: PathBuf = root.join("bin/cargo-deny");
     if !deny.exists() {
         println!("building cargo-deny {DENY_VERSION} in {}", root.display());
-        // Optimized, it would take longer to build than it ever saves.
+        // Optimized, it would take longer to build than it ever saves; and nobody debugs it.
         run_command(
             Command::new("cargo")
+                .env("CARGO_PROFILE_DEV_DEBUG", "false")
                 .args(["install", "--quiet", "--locked", "--debug", "cargo-deny"])
                 .args(["--version", DENY_VERSION, "--root"])
                 .arg(&root),

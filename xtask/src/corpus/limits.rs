@@ -7,6 +7,7 @@
 use preverify_pipeline::{BuildError, Limits, Object, Verified, VerifiedProgram, Verifier};
 use preverify_target::Target;
 
+use super::Extent;
 use super::run::{RunCorpusError, TIME_LIMIT, blamed, chosen, first_line, read};
 use crate::arch::Arch;
 
@@ -41,7 +42,7 @@ struct Counts {
 
 /// Verifies objects for two targets with one and the same device kernel, and compares the images.
 pub fn limits(args: &Args, stock: &Target, raised: &Target) -> Result<(), RunCorpusError> {
-    let chosen = chosen(args.sample, &args.filter, args.arch)?;
+    let chosen = chosen(Extent::sample_if(args.sample), &args.filter, args.arch)?;
     let mut limits: Limits = RAISED.parse().expect("they are well-formed");
     limits.time = TIME_LIMIT;
     let mut stock = Side::new(stock, Limits::of_time(TIME_LIMIT));

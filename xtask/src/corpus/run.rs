@@ -21,7 +21,7 @@ use serde::Deserialize;
 use super::compare::{self, Comparison};
 use super::expectations::Verdict;
 use super::report::{self, BY_STOCK, Images, Load, NEEDS_BTF, Row};
-use super::{CorpusError, CorpusObject, objects};
+use super::{CorpusError, CorpusObject, Extent, objects, path_of, sample};
 use crate::arch::Arch;
 use crate::linux::Role;
 use crate::paths::{target_dir, workspace};
@@ -116,7 +116,7 @@ pub enum RunCorpusError {
     Inputs { path: PathBuf, cause: InputsError },
     /// The sample names an object that the corpus does not have.
     #[error("the sample names `{0}`, which the corpus does not have")]
-    Sample(String),
+    Sample(&'static str),
     /// A file cannot be read or written.
     #[error("{}: {cause}", path.display())]
     File {
@@ -134,7 +134,7 @@ pub enum RunCorpusError {
 /// Runs objects and prints what became of them.
 pub fn run(args: &Args, lab: &Lab) -> Result<(), RunCorpusError> {
     let arch = Arch::from(lab.architecture());
-    let chosen = chosen(args.sample, &args.filter, arch)?;
+    let chosen = chosen(Extent::sample_if(args.sample), &args.filter, arch)?;
     let mut machines = Machines::new(lab, args.images());
     let start = Instant::now();
     let mut rows = Vec::with_capacity(chosen.len());
@@ -189,35 +189,22 @@ fn rows_on_x86_64() -> Option<Vec<Row>> {
     serde_json::from_slice(&text).ok()
 }
 
-/// The sample, or all; of these, those whose ids contain a part that is asked for.
+/// Those objects whose ids contain a part that is asked for; all, if none is.
 pub fn chosen(
-    only_sample: bool,
+    extent: Extent,
     parts: &[String],
     arch: Arch,
 ) -> Result<Vec<CorpusObject>, RunCorpusError> {
-    let mut all = objects(arch)?;
-    if only_sample {
-        let sample = sample();
-        if let Some(missing) = sample
-            .iter()
-            .find(|id| !all.iter().any(|object| object.id == **id))
-        {
-            return Err(RunCorpusError::Sample((*missing).to_owned()));
-        }
-        all.retain(|object| sample.contains(&object.id.as_str()));
+    let mut chosen = objects(arch, extent)?;
+    if extent == Extent::Sample
+        && let Some(missing) = sample().find(|id| path_of(&chosen, id).is_none())
+    {
+        return Err(RunCorpusError::Sample(missing));
     }
     if !parts.is_empty() {
-        all.retain(|object| parts.iter().any(|part| object.id.contains(part.as_str())));
+        chosen.retain(|object| parts.iter().any(|part| object.id.contains(part.as_str())));
     }
-    Ok(all)
-}
-
-/// Objects of many kinds, each of which goes the whole way.
-fn sample() -> Vec<&'static str> {
-    include_str!("sample.txt")
-        .lines()
-        .filter(|line| !line.is_empty() && !line.starts_with('#'))
-        .collect()
+    Ok(chosen)
 }
 
 /// The machines that objects go through.

@@ -12,7 +12,7 @@ use std::thread;
 use preverify_target::debian::{self, Apt, Deb};
 
 use super::{
-    Corpus, CorpusError, CorpusObject, Source, create_folder, expectations, hex_digest,
+    Corpus, CorpusError, CorpusObject, Extent, Source, create_folder, expectations, hex_digest,
     object_path, read, write,
 };
 use crate::arch::Arch;
@@ -54,11 +54,16 @@ pub(super) struct Selftests {
 }
 
 /// Compiles those selftests that are not compiled yet.
-pub(super) fn compile(corpus: &Corpus, packages: &Packages) -> Result<Selftests, CorpusError> {
+pub(super) fn compile(
+    corpus: &Corpus,
+    packages: &Packages,
+    extent: Extent,
+) -> Result<Selftests, CorpusError> {
     let linux = Linux::prepare(corpus, packages)?;
     forget_other_recipes(corpus, packages)?;
 
-    let sources = bpf::sources(&linux.selftests().join("progs"))?;
+    let mut sources = bpf::sources(&linux.selftests().join("progs"))?;
+    sources.retain(|file| extent.has(&id_of(file)));
     let compiler = linux.compiler(corpus.arch);
     let source = &packages.source;
     let next = AtomicUsize::new(0);
@@ -138,18 +143,23 @@ enum Compiled {
     Refused(String),
 }
 
+fn name_of(source: &Path) -> String {
+    let stem = source.file_stem().unwrap_or_default();
+    stem.to_string_lossy().into_owned()
+}
+
+fn id_of(source: &Path) -> String {
+    format!("selftests/{}", name_of(source))
+}
+
 fn compile_one(
     corpus: &Corpus,
     compiler: &Compiler,
     file: &Path,
     package: &Deb,
 ) -> Result<Compiled, CorpusError> {
-    let name = file
-        .file_stem()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
-    let id = format!("selftests/{name}");
+    let name = name_of(file);
+    let id = id_of(file);
     let path = object_path(&id);
     let object = corpus.own.join(&path);
     if !object.exists() {
