@@ -117,6 +117,9 @@ pub enum RunCorpusError {
     /// The sample names an object that the corpus does not have.
     #[error("the sample names `{0}`, which the corpus does not have")]
     Sample(&'static str),
+    /// A filter that lets nothing through.
+    #[error("no object's id contains `{0}`")]
+    NoneChosen(String),
     /// A file cannot be read or written.
     #[error("{}: {cause}", path.display())]
     File {
@@ -204,7 +207,10 @@ pub fn chosen(
     if !parts.is_empty() {
         chosen.retain(|object| parts.iter().any(|part| object.id.contains(part.as_str())));
     }
-    Ok(chosen)
+    match chosen.is_empty() {
+        true => Err(RunCorpusError::NoneChosen(parts.join("`, `"))),
+        false => Ok(chosen),
+    }
 }
 
 /// The machines that objects go through.
