@@ -86,10 +86,9 @@ fn peak_of_stock(lab: &Lab, arch: Arch) -> Result<Peak, Box<dyn Error>> {
     const OBJECT: &str = "/tmp/program.bpf.o";
     let mut options = device(arch)?;
     options.kernel = lab.device_kernel().map(Into::into);
-    options
-        .files
-        .push(file(OBJECT, 0o644, &selftest(arch, PROGRAM.0)?));
     let mut device = lab.boot_verifying(options)?;
+    let object = selftest(arch, PROGRAM.0)?;
+    device.put(OBJECT, 0o644, fs::read(&object).map_err(at(&object))?)?;
     let text = device.run_within(&[BENCH, "stock", OBJECT, PROGRAM.1], LIMIT)?;
     let loads: Loads = serde_json::from_str(&text)?;
     Ok(Peak {
