@@ -3,7 +3,7 @@
 //!
 //! Objects stay, so that what a change of the source or of options does not touch is not compiled again. Kernels with and
 //! without BTF have hardly any in common, since all of Linux includes headers that this option changes: each have a folder
-//! of their own. What comes out is kept by the digest of all that went in.
+//! of their own, and so has the one without patches. What comes out is kept by the digest of all that went in.
 
 mod build;
 mod config;
@@ -40,6 +40,8 @@ pub enum Role {
     Verifier,
     /// What the others are measured against: the same options, and all of BPF as Linux has it.
     Stock,
+    /// The same without any patch, which verifies for itself: what images of verifiers with raised limits are compared with.
+    Unpatched,
     /// The stock kernel without the verifier, to be measured.
     NoVerifier,
     /// The stock kernel without verifier and JIT compiler, to be measured.
@@ -53,6 +55,7 @@ impl fmt::Display for Role {
             Self::Compiler => "compiler",
             Self::Verifier => "verifier",
             Self::Stock => "stock",
+            Self::Unpatched => "unpatched",
             Self::NoVerifier => "no-verifier",
             Self::NoCompiler => "no-compiler",
         })
@@ -122,11 +125,12 @@ pub fn build(role: Role, arch: Arch) -> Result<Built, Box<dyn Error>> {
     let id = id(&source, &fragments, role, arch)?;
     let folder = cache.join(format!("{role}-{arch}-{id}"));
     if !folder.exists() {
-        let tree = source::patched(&cache, &source)?;
-        let objects = cache.join(match config::has_btf(role) {
-            true => format!("objects-{arch}"),
-            false => format!("objects-{arch}-no-btf"),
-        });
+        let (tree, kind) = match role {
+            Role::Unpatched => (source::unpatched(&cache, &source)?, "-unpatched"),
+            _ if config::has_btf(role) => (source::patched(&cache, &source)?, ""),
+            _ => (source::patched(&cache, &source)?, "-no-btf"),
+        };
+        let objects = cache.join(format!("objects-{arch}{kind}"));
         build::build(&tree, &objects, &fragments, arch, &folder)?;
     }
     Ok(Built { folder })
@@ -205,8 +209,10 @@ fn id(
     digest.update(format!("{role} {arch}"));
     digest.update(build::tool_versions(arch)?);
     let mut files = fragments.to_vec();
-    files.extend(source::patch_files()?);
-    files.extend(source::part_files()?);
+    if role != Role::Unpatched {
+        files.extend(source::patch_files()?);
+        files.extend(source::part_files()?);
+    }
     for file in files {
         let name = file
             .strip_prefix(workspace())?

@@ -112,7 +112,7 @@ enum Corpus {
     },
     /// Takes the objects the whole way, from object to program on a device, and prints what became of them.
     Run(corpus::RunArgs),
-    /// Verifies the objects by the stock kernel and by the one whose limits are raised, and compares the images.
+    /// Verifies the objects by a kernel without our patches and by the one whose limits are raised, and compares the images.
     Limits(corpus::LimitsArgs),
 }
 
@@ -174,7 +174,7 @@ fn corpus(args: &corpus::RunArgs) -> Result<(), Box<dyn Error>> {
 fn limits(args: &corpus::LimitsArgs) -> Result<(), Box<dyn Error>> {
     // Verifier VMs need the agent.
     artifacts::binaries(&[args.arch])?;
-    let stock = linux::target_of_one(linux::Role::Stock, args.arch)?;
-    let (raised, _) = linux::target(linux::Role::Stock, args.arch)?;
+    let stock = linux::target_of_one(linux::Role::Unpatched, args.arch)?;
+    let (raised, _) = linux::target(linux::Role::Unpatched, args.arch)?;
     Ok(corpus::limits(args, &stock, &raised)?)
 }

@@ -1,8 +1,8 @@
 //! `cargo xtask corpus limits`: a kernel whose limits are raised makes the images that the stock kernel makes.
 //!
-//! The stock kernel verifies for itself, as any target; the verifier kernel does for devices with the stock kernel, as
-//! a second build, and with limits far above Linux's. Images have no addresses in them, and both are for the same build: so
-//! what both accept must be the same, byte for byte.
+//! The stock kernel, Linux without our patches, verifies for itself, as any target. The verifier kernel does for devices with
+//! that kernel, as a second build, and with limits far above Linux's. Images have no addresses in them, and both are for the
+//! same build: so what both accept must be the same, byte for byte.
 
 use preverify_pipeline::{BuildError, Limits, Object, Verified, VerifiedProgram, Verifier};
 use preverify_target::Target;

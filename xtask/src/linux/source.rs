@@ -44,6 +44,13 @@ pub fn patched(cache: &Path, source: &Deb) -> Result<PathBuf, Box<dyn Error>> {
     Ok(tree)
 }
 
+/// The source as it is.
+pub fn unpatched(cache: &Path, source: &Deb) -> Result<PathBuf, Box<dyn Error>> {
+    let tree = cache.join(&source.stem);
+    unpack(source, &[], &tree)?;
+    Ok(tree)
+}
+
 /// The names of the patches, in order.
 pub fn patch_files() -> io::Result<Vec<PathBuf>> {
     let folder = workspace().join(PATCHES);
