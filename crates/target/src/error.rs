@@ -23,6 +23,9 @@ pub enum TargetError {
     /// There is no place for the cache.
     #[error("neither {CACHE_VARIABLE} nor HOME is set: set one to say where the cache is")]
     NoCache,
+    /// A thread could not be started.
+    #[error("a thread for a second virtual machine cannot be started: {0}")]
+    Thread(io::Error),
     /// There is no target of that name.
     #[error("there is no target {name:?}; {}", there_is(known))]
     Unknown {
@@ -290,7 +293,7 @@ pub enum TargetError {
         /// The kernel.
         release: String,
         /// How often it was booted.
-        boots: u32,
+        boots: usize,
         /// What may help.
         hint: &'static str,
     },

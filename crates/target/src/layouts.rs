@@ -1,6 +1,8 @@
 //! Snapshots of one booted target, each with another layout of its addresses.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Duration;
 
 use preverify_abi::ABI_VERSION;
@@ -23,7 +25,7 @@ use crate::kernel::Kernel;
 /// Layouts of each target: two are what comparing needs.
 pub(crate) const COUNT: usize = 2;
 /// Boots that may pass until the layouts are different ones.
-const MOST_BOOTS: u32 = 8;
+const MOST_BOOTS: usize = 8;
 
 /// Where a kernel shows its BTF.
 pub(crate) const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -131,9 +133,8 @@ impl Layouts {
         let facts = self.facts()?;
         let mut spec = self.spec.clone();
         spec.memory_mib = memory_mib;
-        let mut done: Vec<(String, Boot)> = Vec::new();
-        for _ in 0..MOST_BOOTS {
-            let spec = shifted(&spec, arch, done.len());
+        boot_layouts(arch, &facts.release, |index| {
+            let spec = shifted(&spec, arch, index);
             let (mut machine, hello) = Machine::boot(&spec, BOOT_LIMIT)?;
             let symbols = kernel_symbols(&mut machine)?;
             let (build_id, fingerprint) = identity(&hello)?;
@@ -143,20 +144,7 @@ impl Layouts {
                     found: format!("another fingerprint with {memory_mib} MiB"),
                 });
             }
-            let base = base(&symbols)?;
-            if arch.has_kaslr() && done.iter().any(|(other, _)| *other == base) {
-                continue;
-            }
-            done.push((base, Boot { machine, symbols }));
-            if done.len() == COUNT {
-                break;
-            }
-        }
-        let boots: Vec<_> = done.into_iter().map(|(_, boot)| boot).collect();
-        boots.try_into().map_err(|_| TargetError::SameLayout {
-            release: facts.release,
-            boots: MOST_BOOTS,
-            hint: arch.layout_hint(),
+            Ok((base(&symbols)?, Boot { machine, symbols }))
         })
     }
 
@@ -235,17 +223,12 @@ fn record_all(
     folder: &Path,
     progress: &mut Progress<'_>,
 ) -> Result<Facts, TargetError> {
-    let arch = recipe.kernel.arch();
-    let mut done: Vec<String> = Vec::new();
-    let mut known: Option<Facts> = None;
-    for _ in 0..MOST_BOOTS {
-        let index = done.len();
-        progress(&format!(
-            "booting {} ({}), layout {} of {COUNT}",
-            recipe.kernel.release(),
-            spec.accelerator.name(),
-            index + 1
-        ));
+    let (arch, release) = (recipe.kernel.arch(), recipe.kernel.release());
+    progress(&format!(
+        "booting {release} ({}) in {COUNT} layouts",
+        spec.accelerator.name()
+    ));
+    let recorded = boot_layouts(arch, release, |index| {
         let at = layout(folder, index);
         files::remove_folder(&at)?;
         files::create_folder(&at)?;
@@ -254,33 +237,73 @@ fn record_all(
             Recording::boot(&spec, &at, BOOT_LIMIT).map_err(|error| explain(error, &spec))?;
         let text = kernel_symbols(recording.machine())?;
         let facts = gather(recipe, recording.machine(), hello, &text)?;
-        if let Some(first) = &known
-            && let Some((what, expected, found)) = first.difference(&facts)
-        {
-            return Err(TargetError::KernelPart {
-                expected: format!("{what} {expected} at every boot"),
-                found,
+        files::write(&symbols(&at), text.as_bytes())?;
+        Ok((base(&text)?, (recording, facts)))
+    })?;
+    let [(first, facts), (second, again)] = recorded;
+    if let Some((what, expected, found)) = facts.difference(&again) {
+        return Err(TargetError::KernelPart {
+            expected: format!("{what} {expected} at every boot"),
+            found,
+        });
+    }
+    progress("saving the snapshots");
+    for recording in [first, second] {
+        recording.save(SAVE_LIMIT)?;
+    }
+    Ok(facts)
+}
+
+/// Boots a machine for each layout, all at the same time. Each says where its kernel lies, with what is wanted of it; one whose
+/// kernel lies where another does is booted again.
+fn boot_layouts<T: Send>(
+    arch: Arch,
+    release: &str,
+    boot: impl Fn(usize) -> Result<(String, T), TargetError> + Sync,
+) -> Result<[T; COUNT], TargetError> {
+    let mut done: Vec<(String, T)> = Vec::new();
+    let mut boots = 0;
+    while done.len() < COUNT {
+        if boots >= MOST_BOOTS {
+            return Err(TargetError::SameLayout {
+                release: release.to_owned(),
+                boots,
+                hint: arch.layout_hint(),
             });
         }
-        known.get_or_insert(facts);
-        let base = base(&text)?;
-        if arch.has_kaslr() && done.contains(&base) {
-            continue;
-        }
-        done.push(base);
-        progress("saving the snapshot");
-        files::write(&symbols(&at), text.as_bytes())?;
-        recording.save(SAVE_LIMIT)?;
-        if done.len() == COUNT
-            && let Some(facts) = known
-        {
-            return Ok(facts);
+        let missing = done.len()..COUNT;
+        boots += missing.len();
+        for booted in all_at_once(missing, &boot) {
+            let (base, booted) = booted?;
+            if !arch.has_kaslr() || done.iter().all(|(other, _)| *other != base) {
+                done.push((base, booted));
+            }
         }
     }
-    Err(TargetError::SameLayout {
-        release: recipe.kernel.release().to_owned(),
-        boots: MOST_BOOTS,
-        hint: arch.layout_hint(),
+    let mut done = done.into_iter().map(|(_, booted)| booted);
+    Ok(std::array::from_fn(|_| {
+        done.next().expect("there are so many")
+    }))
+}
+
+fn all_at_once<T: Send>(
+    indices: Range<usize>,
+    work: &(impl Fn(usize) -> Result<T, TargetError> + Sync),
+) -> Vec<Result<T, TargetError>> {
+    thread::scope(|scope| {
+        let threads: Vec<_> = indices
+            .map(|index| {
+                thread::Builder::new()
+                    .spawn_scoped(scope, move || work(index))
+                    .map_err(TargetError::Thread)
+            })
+            .collect();
+        let outcome = |thread: thread::ScopedJoinHandle<'_, _>| match thread.join() {
+            Ok(outcome) => outcome,
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        let threads = threads.into_iter();
+        threads.map(|thread| thread.and_then(outcome)).collect()
     })
 }
 
@@ -510,6 +533,8 @@ fn facts_file(folder: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
 
     const SYMBOLS: &str = "\
@@ -527,6 +552,48 @@ ffffffffc0001000 t inside\t[module]
         assert!(base("").is_err());
         // What a kernel shows that hides its addresses.
         assert!(base("0000000000000000 T _text\n").is_err());
+    }
+
+    /// Boots layouts of kernels that lie where it is said, one after the other; says which were booted.
+    fn boot(arch: Arch, bases: &[&str]) -> (Result<[usize; COUNT], TargetError>, Vec<usize>) {
+        let booted = Mutex::new(Vec::new());
+        let outcome = boot_layouts(arch, "6.12", |index| {
+            let mut booted = booted.lock().unwrap();
+            booted.push(index);
+            match bases[booted.len() - 1] {
+                "" => Err(TargetError::NoCache),
+                base => Ok((base.to_owned(), index)),
+            }
+        });
+        (outcome, booted.into_inner().unwrap())
+    }
+
+    #[test]
+    fn kernels_that_lie_where_another_does_are_booted_again() {
+        let (outcome, mut booted) = boot(Arch::X86_64, &["a", "b"]);
+        assert_eq!(outcome.unwrap(), [0, 1]);
+        booted.sort_unstable();
+        assert_eq!(booted, [0, 1]);
+        let (outcome, booted) = boot(Arch::X86_64, &["a", "a", "a", "b"]);
+        assert!(outcome.unwrap().contains(&1));
+        assert_eq!(booted.len(), 4);
+        assert_eq!(booted[2..], [1, 1]);
+        let (outcome, booted) = boot(Arch::Arm, &["a", "a"]);
+        assert_eq!(outcome.unwrap(), [0, 1], "there, they all lie at one place");
+        assert_eq!(booted.len(), 2);
+    }
+
+    #[test]
+    fn boots_that_do_not_help_come_to_an_end() {
+        let (outcome, booted) = boot(Arch::X86_64, &["a"; 20]);
+        let message = outcome.unwrap_err().to_string();
+        assert!(
+            message.contains("6.12") && message.contains('8'),
+            "{message}"
+        );
+        assert_eq!(booted.len(), MOST_BOOTS);
+        let (outcome, _) = boot(Arch::X86_64, &["a", ""]);
+        assert!(matches!(outcome, Err(TargetError::NoCache)));
     }
 
     #[test]
