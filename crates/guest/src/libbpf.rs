@@ -370,6 +370,14 @@ impl<'a> Map<'a> {
         check(unsafe { sys::bpf_map__set_autocreate(self.map.as_ptr(), autocreate) })
     }
 
+    /// The most entries that it has in the kernel: libbpf fills in what an object leaves out.
+    pub fn final_max_entries(self) -> io::Result<u32> {
+        match (self.map_type(), self.max_entries()) {
+            (sys::BPF_MAP_TYPE_PERF_EVENT_ARRAY, 0) => possible_cpus(),
+            (_, given) => Ok(given),
+        }
+    }
+
     /// Sets the most entries.
     pub fn set_max_entries(self, max_entries: u32) -> io::Result<()> {
         // SAFETY: the map lives.
@@ -382,14 +390,19 @@ impl<'a> Map<'a> {
         check(unsafe { sys::bpf_map__set_value_size(self.map.as_ptr(), value_size) })
     }
 
-    /// Creates a map of the same kind and size, before the map itself is created: without types, or with those of the
-    /// object. The kernel refuses that for kinds that need more.
+    /// Creates a map that takes the same room in the kernel, before the map itself is created: without types, or with
+    /// those of the object. The kernel refuses that for kinds that need more.
     pub fn create_double(self, types: Option<BorrowedFd<'_>>) -> io::Result<OwnedFd> {
         create_map(&MapShape {
-            map_type: self.map_type(),
+            map_type: match self.map_type() {
+                // They are what these are, and want to know a map of those that they will hold.
+                sys::BPF_MAP_TYPE_ARRAY_OF_MAPS => sys::BPF_MAP_TYPE_ARRAY,
+                sys::BPF_MAP_TYPE_HASH_OF_MAPS => sys::BPF_MAP_TYPE_HASH,
+                other => other,
+            },
             key_size: self.key_size(),
             value_size: self.value_size(),
-            max_entries: self.max_entries(),
+            max_entries: self.final_max_entries()?,
             map_flags: self.map_flags(),
             map_extra: self.map_extra(),
             types: types.map(|btf| MapTypes {
@@ -538,7 +551,7 @@ impl Drop for KernelBtf {
 }
 
 /// CPUs that the kernel is ready for.
-pub fn possible_cpus() -> io::Result<u32> {
+fn possible_cpus() -> io::Result<u32> {
     // SAFETY: no arguments.
     let count = unsafe { sys::libbpf_num_possible_cpus() };
     check(count)?;

@@ -22,7 +22,7 @@ use crate::descriptors::{
 use crate::error::AgentError;
 use crate::export::Exporter;
 use crate::inputs;
-use crate::libbpf::{KernelBtf, Map, Object, OpenOptions, Program, possible_cpus};
+use crate::libbpf::{KernelBtf, Map, Object, OpenOptions, Program};
 use crate::modules::modprobe;
 use crate::statistics;
 
@@ -510,12 +510,9 @@ fn template(map: Map<'_>) -> Result<LoadedMap, AgentError> {
         map_type,
         key_size: map.key_size(),
         value_size: map.value_size(),
-        max_entries: match (map_type, map.max_entries()) {
-            (sys::BPF_MAP_TYPE_PERF_EVENT_ARRAY, 0) => {
-                possible_cpus().map_err(AgentError::system("count the CPUs"))?
-            }
-            (_, max_entries) => max_entries,
-        },
+        max_entries: map
+            .final_max_entries()
+            .map_err(AgentError::system("count the CPUs"))?,
         map_flags: map.map_flags(),
         map_extra: map.map_extra(),
         btf_key_type_id: with_btf(map.btf_key_type_id()),
