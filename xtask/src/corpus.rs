@@ -155,6 +155,11 @@ pub fn build(arch: Arch, extent: Extent) -> Result<(), CorpusError> {
     found.retain(|object| extent.has(&object.id));
     found.sort_by(|a, b| a.id.cmp(&b.id));
     corpus.save(&found, extent)?;
+    if extent == Extent::All {
+        // Whoever has all of it has the sample, too.
+        found.retain(|object| Extent::Sample.has(&object.id));
+        corpus.save(&found, Extent::Sample)?;
+    }
 
     let objects = corpus.objects(extent)?;
     let count = |source| {

@@ -29,7 +29,7 @@ const fn loader_limit(arch: Arch) -> u64 {
     }
 }
 
-/// The architectures with devices that are asked what no loader would ask, and with a corpus. 32-bit arm has tests of
+/// The architectures with devices that are asked what no loader would ask, and with examples. 32-bit arm has tests of
 /// its own, and what goes for all bytecode is tested on the others.
 const PROBED: [Arch; 2] = [Arch::X86_64, Arch::Arm64];
 
@@ -102,7 +102,7 @@ pub fn test() -> Result<(), Box<dyn Error>> {
     let kernels = [(DEVICE_KERNEL_VARIABLE, &without_verifier)];
     run_command(
         vm_tests(Arch::X86_64, &binaries, &kernels)
-            .args(with_option("--test", all_vm_tests()?))
+            .args(named(all_vm_tests()?))
             .args(["--", "--test-threads=2"]),
     )?;
 
@@ -153,7 +153,7 @@ pub fn test_kernels(arch: Arch) -> Result<(), Box<dyn Error>> {
     ];
     run_command(
         vm_tests(arch, &binaries, &kernels)
-            .args(with_option("--test", ["kernels", "limits", "witness"]))
+            .args(named(["kernels", "limits", "witness"]))
             .args(["--", "--test-threads=2", "--include-ignored"]),
     )?;
     run_command(vm_tests(arch, &binaries, &kernels).args([
@@ -181,13 +181,10 @@ fn all_vm_tests() -> std::io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// `["--test", "a", "--test", "b"]`
-fn with_option<S: Into<String>>(
-    option: &str,
-    values: impl IntoIterator<Item = S>,
-) -> impl Iterator<Item = String> {
-    let values = values.into_iter();
-    values.flat_map(move |value| [option.to_owned(), value.into()])
+/// The options for tests of these names: `--test A --test B`.
+fn named<S: Into<String>>(tests: impl IntoIterator<Item = S>) -> impl Iterator<Item = String> {
+    let tests = tests.into_iter();
+    tests.flat_map(|test| ["--test".to_owned(), test.into()])
 }
 
 /// The tests that need virtual machines, with kernels of `cargo xtask kernel`: which ones, is to be added. They are taken
