@@ -16,6 +16,7 @@ mod compare;
 mod debian;
 mod expectations;
 mod limits;
+mod linked;
 mod report;
 mod run;
 mod selftests;

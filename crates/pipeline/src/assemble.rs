@@ -6,6 +6,7 @@ use preverify_bundle::{
     SlotContent, Target as BundleTarget,
 };
 use preverify_image::export::Export;
+use preverify_image::image::Sections;
 use preverify_protocol::{Loaded, LoadedMap, SlotContent as LoadedContent};
 use preverify_target::Target;
 
@@ -80,13 +81,9 @@ fn programs(builder: &mut Builder, verified: &Verified) -> Result<Vec<Program>, 
         };
         let on_device = verified.on_device.as_ref();
         let on_device = on_device.and_then(|on_device| on_device.program(index));
-        let mut image = |proved: &Option<ProvedImage>, symbols: Option<&Vec<u8>>| {
-            let sections = &proved.as_ref()?.sections;
-            Some(image(
-                builder,
-                &sections.image,
-                symbols.unwrap_or(&sections.symbols),
-            ))
+        let mut image = |proved: &Option<ProvedImage>, on_device: Option<&Sections>| {
+            let proved = &proved.as_ref()?.sections;
+            Some(image(builder, on_device.unwrap_or(proved)))
         };
         let native = image(native, on_device.and_then(|there| there.native.as_ref()));
         let bytecode = image(
@@ -117,10 +114,10 @@ fn programs(builder: &mut Builder, verified: &Verified) -> Result<Vec<Program>, 
     }
 }
 
-fn image(builder: &mut Builder, image: &[u8], symbols: &[u8]) -> Result<Image, FormatError> {
+fn image(builder: &mut Builder, sections: &Sections) -> Result<Image, FormatError> {
     Ok(Image {
-        image: builder.section(SectionKind::Image, image.to_vec())?,
-        symbols: Some(builder.section(SectionKind::Symbols, symbols.to_vec())?),
+        image: builder.section(SectionKind::Image, sections.image.clone())?,
+        symbols: Some(builder.section(SectionKind::Symbols, sections.symbols.clone())?),
     })
 }
 

@@ -1,6 +1,6 @@
 //! Programs for a kernel that another one verified for: of the same source, but built without what devices do not need.
 //!
-//! Images stay as they were proved. Their symbols are looked up by name in the kernel of devices; and all that the
+//! The code of images stays as it was proved. Symbols are looked up by name in the kernel of devices; and all that the
 //! object relies on is compared between both kernels. What cannot be found there, or is not the same, is refused by name.
 
 mod attach;
@@ -8,6 +8,7 @@ mod reliance;
 mod relocate;
 
 use preverify_bundle::{AttachTarget, Fingerprint};
+use preverify_image::image::Sections;
 use preverify_image::symbols::KernelSymbols;
 use preverify_protocol::Loaded;
 use preverify_target::Target;
@@ -30,10 +31,10 @@ pub struct OnDevice {
 /// What it needs of one program.
 #[derive(Debug, Default)]
 pub(crate) struct ProgramOnDevice {
-    /// The symbols of the native image.
-    pub native: Option<Vec<u8>>,
-    /// The symbols of the bytecode image.
-    pub bytecode: Option<Vec<u8>>,
+    /// The native image, with its symbols.
+    pub native: Option<Sections>,
+    /// The bytecode image, with its symbols.
+    pub bytecode: Option<Sections>,
     /// What it attaches to, in the BTF of the kernel of devices.
     pub attach_btf_id: u32,
     /// What it attaches to, as that BTF has it.
@@ -139,8 +140,8 @@ pub(crate) fn fit(
         ];
         for (image, place) in images {
             let Some(image) = image else { continue };
-            match relocate::symbols(&image.sections, symbols, &builds.symbols) {
-                Ok(section) => *place = Some(section),
+            match relocate::sections(&image.sections, symbols, &builds.symbols) {
+                Ok(sections) => *place = Some(sections),
                 Err(errors) => reasons.extend(errors.into_iter().map(MismatchReason::from)),
             }
         }

@@ -1,13 +1,16 @@
 //! `cargo xtask corpus limits`: a kernel whose limits are raised makes the images that the stock kernel makes.
 //!
 //! The stock kernel, Linux without our patches, verifies for itself, as any target. The verifier kernel does for devices with
-//! that kernel, as a second build, and with limits far above Linux's. Images have no addresses in them, and both are for the
-//! same build: so what both accept must be the same, byte for byte.
+//! that kernel, as a second build, and with limits far above Linux's. Both are for the same build: so what both accept must be
+//! the same byte for byte, once it is linked.
 
-use preverify_pipeline::{BuildError, Limits, Object, Verified, VerifiedProgram, Verifier};
+use preverify_bundle::{Bundle, Program};
+use preverify_image::symbols::KernelSymbols;
+use preverify_pipeline::{BuildError, Limits, Object, Verifier};
 use preverify_target::Target;
 
 use super::Extent;
+use super::linked;
 use super::run::{RunCorpusError, TIME_LIMIT, blamed, chosen, first_line, read};
 use crate::arch::Arch;
 
@@ -43,6 +46,8 @@ struct Counts {
 /// Verifies objects for two targets with one and the same device kernel, and compares the images.
 pub fn limits(args: &Args, stock: &Target, raised: &Target) -> Result<(), RunCorpusError> {
     let chosen = chosen(Extent::sample_if(args.sample), &args.filter, args.arch)?;
+    let device = raised.device().expect("it is a target of two kernels");
+    let symbols = linked::symbols(&device.load()?.symbols)?;
     let mut limits: Limits = RAISED.parse().expect("they are well-formed");
     limits.time = TIME_LIMIT;
     let mut stock = Side::new(stock, Limits::of_time(TIME_LIMIT));
@@ -53,7 +58,7 @@ pub fn limits(args: &Args, stock: &Target, raised: &Target) -> Result<(), RunCor
         // What the stock kernel does not take is left out on the other side, too.
         let by_stock = stock.verify(&mut object);
         let by_raised = raised.verify(&mut object);
-        let words = counts.compare(by_stock, by_raised);
+        let words = counts.compare(by_stock, by_raised, &symbols);
         println!("[{:>4}/{}] {}: {words}", index + 1, chosen.len(), found.id);
     }
     println!(
@@ -76,8 +81,9 @@ impl Counts {
     /// Compares one object's outcomes, and says what came out.
     fn compare(
         &mut self,
-        stock: Result<Verified, String>,
-        raised: Result<Verified, String>,
+        stock: Result<Bundle, String>,
+        raised: Result<Bundle, String>,
+        symbols: &KernelSymbols,
     ) -> String {
         let (stock, raised) = match (stock, raised) {
             (Ok(stock), Ok(raised)) => (stock, raised),
@@ -96,19 +102,19 @@ impl Counts {
         };
         let mut others = Vec::new();
         let mut same = 0;
-        for (program, loaded) in stock.programs.iter().zip(&stock.loaded.programs) {
-            let function = &loaded.function;
-            let mut candidates = raised.programs.iter().zip(&raised.loaded.programs);
+        for program in programs(&stock) {
             // Only what both carry is compared.
-            let Some((counterpart, _)) = candidates.find(|(_, other)| other.function == *function)
-            else {
+            let function = &program.function;
+            let mut candidates = programs(&raised);
+            let Some(counterpart) = candidates.find(|other| other.function == *function) else {
                 continue;
             };
-            if images(program) == images(counterpart) {
-                same += 1;
-                self.images += program.images().count();
-            } else {
-                others.push(function.as_str());
+            match compare_images([(&stock, program), (&raised, counterpart)], symbols) {
+                Ok(images) => {
+                    same += 1;
+                    self.images += images;
+                }
+                Err(what) => others.push(format!("{function} ({what})")),
             }
         }
         self.same += same;
@@ -120,12 +126,35 @@ impl Counts {
     }
 }
 
-/// All bytes of a program's images.
-fn images(program: &VerifiedProgram) -> Vec<(&[u8], &[u8])> {
-    program
-        .images()
-        .map(|(_, image)| (&*image.sections.image, &*image.sections.symbols))
-        .collect()
+fn programs(bundle: &Bundle) -> impl Iterator<Item = &Program> {
+    let targets = bundle.manifest().targets.iter();
+    targets.flat_map(|target| &target.programs)
+}
+
+/// What differs between a program's images in two bundles; if nothing does, how many there are.
+fn compare_images(
+    [a, b]: [(&Bundle, &Program); 2],
+    symbols: &KernelSymbols,
+) -> Result<usize, String> {
+    let mut compared = 0;
+    for (kind, images) in [
+        ("machine code", [a.1.native, b.1.native]),
+        ("bytecode", [a.1.bytecode, b.1.bytecode]),
+    ] {
+        let link = |(bundle, program), image| {
+            linked::link(bundle, program, image, symbols).map_err(|error| error.to_string())
+        };
+        let difference = match images {
+            [None, None] => continue,
+            [Some(of_a), Some(of_b)] => link(a, of_a)?.difference(&link(b, of_b)?),
+            _ => Some("only one has it".to_owned()),
+        };
+        if let Some(what) = difference {
+            return Err(format!("{kind}: {what}"));
+        }
+        compared += 1;
+    }
+    Ok(compared)
 }
 
 /// One of the two targets.
@@ -145,10 +174,10 @@ impl<'a> Side<'a> {
     }
 
     /// Verifies an object without the programs that cannot be had, or says why there is nothing left of it.
-    fn verify(&mut self, object: &mut Object) -> Result<Verified, String> {
+    fn verify(&mut self, object: &mut Object) -> Result<Bundle, String> {
         loop {
             let error = match self.attempt(object) {
-                Ok(verified) => return Ok(verified),
+                Ok(bundle) => return Ok(bundle),
                 Err(error) => error,
             };
             let without = match &error {
@@ -178,11 +207,12 @@ impl<'a> Side<'a> {
         }
     }
 
-    fn attempt(&mut self, object: &Object) -> Result<Verified, BuildError> {
+    fn attempt(&mut self, object: &Object) -> Result<Bundle, BuildError> {
         let verifier = match &mut self.verifier {
             Some(verifier) => verifier,
             none => none.insert(Verifier::start(self.target, self.limits)?),
         };
-        verifier.verify(object, &mut |_| {})
+        let verified = verifier.verify(object, &mut |_| {})?;
+        preverify_pipeline::bundle(&[(self.target, &verified)])
     }
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use preverify_bundle::Bundle;
+use preverify_image::symbols::SymbolsError;
 use preverify_lab::{Device, DeviceError, LOADER, Lab, LabError, pinned};
 use preverify_pipeline::inputs::{self, InputsError};
 use preverify_pipeline::{
@@ -15,7 +16,7 @@ use preverify_pipeline::{
 use preverify_protocol::{
     Inputs, LoadReply, LoadRequest, ProgramRef, Rejection, Stage, WantedLimits,
 };
-use preverify_target::DeviceOptions;
+use preverify_target::{DeviceOptions, TargetError};
 use serde::Deserialize;
 
 use super::compare::{self, Comparison};
@@ -111,6 +112,12 @@ pub enum RunCorpusError {
     /// There is no laboratory.
     #[error(transparent)]
     Lab(#[from] LabError),
+    /// A target cannot be read.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// Its device kernel's symbols are not those of a kernel.
+    #[error("the symbols of the kernel of devices: {0}")]
+    Symbols(#[from] SymbolsError),
     /// An input file of ours is wrong.
     #[error("{}: {cause}", path.display())]
     Inputs { path: PathBuf, cause: InputsError },

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use preverify_image::export::Insn;
 use preverify_image::image::{Image, Sections, Symbol};
 use preverify_image::symbols::KernelSymbols;
 use preverify_target::{DeviceSymbols, Place};
@@ -39,12 +40,15 @@ pub enum SymbolError {
     Image(String),
 }
 
-/// The symbols of an image, for the kernel of devices.
-pub(super) fn symbols(
+/// What the immediates of calls are relative to.
+const CALL_BASE: &str = "__bpf_call_base";
+
+/// An image, for the kernel of devices: with that one's symbols.
+pub(super) fn sections(
     sections: &Sections,
     verifier: &KernelSymbols,
     device: &DeviceSymbols,
-) -> Result<Vec<u8>, Vec<SymbolError>> {
+) -> Result<Sections, Vec<SymbolError>> {
     let unreadable = |error: &dyn std::error::Error| vec![SymbolError::Image(error.to_string())];
     let mut image =
         Image::parse(&sections.image, &sections.symbols).map_err(|error| unreadable(&error))?;
@@ -65,11 +69,36 @@ pub(super) fn symbols(
         }
     }
     if errors.is_empty() {
-        let sections = image.to_sections().map_err(|error| unreadable(&error))?;
-        Ok(sections.symbols)
+        for insn in &mut image.xlated {
+            insn.imm = shown_immediate(*insn, verifier, device);
+        }
+        image.to_sections().map_err(|error| unreadable(&error))
     } else {
         Err(errors)
     }
+}
+
+/// What an instruction's immediate is where the kernel of devices shows the program: calls of its functions are distances.
+fn shown_immediate(insn: Insn, verifier: &KernelSymbols, device: &DeviceSymbols) -> i32 {
+    if insn.code != Insn::CALL || insn.is_own_call() {
+        return insn.imm;
+    }
+    let called = verifier
+        .address_of(CALL_BASE)
+        .map(|base| base.wrapping_add_signed(insn.imm.into()))
+        .filter(|address| verifier.names_at(*address).next().is_some());
+    let Some(called) = called else {
+        // The number of a function, or of a tail call.
+        return insn.imm;
+    };
+    let distance = || {
+        let shown = verifier.describe(called)?;
+        let there = place(&shown, called - verifier.text(), verifier, device).ok()?;
+        let base = device.get(CALL_BASE)?.offset;
+        i32::try_from(there.cast_signed() - base.cast_signed()).ok()
+    };
+    // A function that only this kernel has was compiled into the program. Zero is what kernels show where they do not tell.
+    distance().unwrap_or(0)
 }
 
 /// A function that has one place in the kernel of devices.
@@ -150,9 +179,11 @@ mod tests {
         ffffffff810001c0 D only_here\n\
         ffffffff81000200 T alias_a\n\
         ffffffff81000200 T alias_b\n\
+        ffffffff81000300 T __bpf_call_base\n\
+        ffffffff81000340 T behind\n\
         ffffffff81002000 B _end\n";
 
-    fn there(offset: u64) -> Result<u64, SymbolError> {
+    fn kernels() -> (KernelSymbols, DeviceSymbols) {
         let verifier = KernelSymbols::parse(KALLSYMS).unwrap();
         let mut device = DeviceSymbols::default();
         for (name, offset, size) in [
@@ -164,9 +195,16 @@ mod tests {
             ("table", 0xc00, 32),
             ("alias_a", 0xd00, 8),
             ("alias_b", 0xe00, 8),
+            ("__bpf_call_base", 0xf00, 16),
+            ("behind", 0x1000, 16),
         ] {
             device.add(name, Place { offset, size });
         }
+        (verifier, device)
+    }
+
+    fn there(offset: u64) -> Result<u64, SymbolError> {
+        let (verifier, device) = kernels();
         let shown = verifier.describe(verifier.text() + offset).unwrap();
         place(&shown, offset, &verifier, &device)
     }
@@ -178,6 +216,30 @@ mod tests {
         assert_eq!(there(0x100), Ok(0xb00));
         assert_eq!(there(0x140), Ok(0xc00));
         assert_eq!(there(0x15f), Ok(0xc1f));
+    }
+
+    #[test]
+    fn calls_are_shown_by_the_distance_that_they_have_there() {
+        let shown = |code, source: u8, imm| {
+            let insn = Insn {
+                code,
+                registers: source << 4,
+                off: 0,
+                imm,
+            };
+            let (verifier, device) = kernels();
+            shown_immediate(insn, &verifier, &device)
+        };
+        // Functions that come before and behind what calls are relative to; kernel functions, too.
+        assert_eq!(shown(Insn::CALL, 0, 0x40 - 0x300), 0x900 - 0xf00);
+        assert_eq!(shown(Insn::CALL, 2, 0x40 - 0x300), 0x900 - 0xf00);
+        assert_eq!(shown(Insn::CALL, 0, 0x340 - 0x300), 0x1000 - 0xf00);
+        // One that is not there.
+        assert_eq!(shown(Insn::CALL, 0, 0x1c0 - 0x300), 0);
+        // The program's own function, the number of the helper for tail calls, and something else.
+        assert_eq!(shown(Insn::CALL, 1, 0x40), 0x40);
+        assert_eq!(shown(Insn::CALL, 0, 12), 12);
+        assert_eq!(shown(0xb7, 0, 0x40 - 0x300), 0x40 - 0x300);
     }
 
     #[test]
