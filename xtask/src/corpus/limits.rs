@@ -11,7 +11,7 @@ use preverify_target::Target;
 
 use super::Extent;
 use super::linked;
-use super::run::{RunCorpusError, TIME_LIMIT, blamed, chosen, first_line, read};
+use super::run::{RunCorpusError, TIME_LIMIT, blamed, chosen, read};
 use crate::arch::Arch;
 
 /// What is raised, for machines as small as targets have them.
@@ -202,7 +202,7 @@ impl<'a> Side<'a> {
             }
             // libbpf loads some programs whatever is asked of it.
             if !left_out {
-                return Err(first_line(&error));
+                return Err(reason(&error));
             }
         }
     }
@@ -215,4 +215,11 @@ impl<'a> Side<'a> {
         let verified = verifier.verify(object, &mut |_| {})?;
         preverify_pipeline::bundle(&[(self.target, &verified)])
     }
+}
+
+/// Why an object cannot be had, in a line: a list of reasons has its first one on the second line.
+fn reason(error: &BuildError) -> String {
+    let text = error.to_string();
+    let lines: Vec<&str> = text.lines().take(2).map(str::trim).collect();
+    lines.join(" ")
 }
