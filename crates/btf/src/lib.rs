@@ -2,12 +2,14 @@
 //!
 //! - [`Btf`]: the types, by id and by name.
 //! - [`Comparison`]: whether a name stands for the same in two kernels' BTF, and if not, what it stands for in each.
+//! - [`TypeNumber`]: where an object wants the number of a kernel's type.
 //! - [`attach`]: what a program attaches to, as a kernel finds it in its BTF.
 
 #![forbid(unsafe_code)]
 
 pub mod attach;
 mod comparison;
+mod ext;
 mod read;
 #[cfg(any(test, feature = "testing"))]
 #[allow(clippy::unwrap_used, reason = "tests that fail shall say where")]
@@ -16,5 +18,6 @@ mod types;
 mod words;
 
 pub use comparison::{Comparison, Difference, Subject};
+pub use ext::TypeNumber;
 pub use read::BtfError;
 pub use types::{Btf, Entry, Kind, Member, Type, TypeId};

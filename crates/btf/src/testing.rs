@@ -113,7 +113,8 @@ impl Builder {
         Btf::parse(&self.bytes()).unwrap()
     }
 
-    fn string(&mut self, text: &str) -> u32 {
+    /// Adds a name, and says where it is.
+    pub fn string(&mut self, text: &str) -> u32 {
         if text.is_empty() {
             return 0;
         }

@@ -4,6 +4,7 @@
 //! object relies on is compared between both kernels. What cannot be found there, or is not the same, is refused by name.
 
 mod attach;
+mod numbers;
 mod reliance;
 mod relocate;
 
@@ -17,6 +18,7 @@ use crate::error::BuildError;
 use crate::images::VerifiedProgram;
 use crate::object::Object;
 pub use attach::AttachError;
+use relocate::Kernels;
 pub use relocate::SymbolError;
 
 /// What the kernel of devices needs of an object that another kernel verified.
@@ -71,6 +73,27 @@ pub enum MismatchReason {
     /// A type, function or per-CPU variable is not the same.
     #[error(transparent)]
     Type(#[from] preverify_btf::Difference),
+    /// It holds the number of a type, and that is not the same.
+    #[error(
+        "it holds the number of {kind} {name} among the kernel's types, which is {verifier} in the kernel that verifies and \
+         {device} in the kernel of devices (0: there is none)"
+    )]
+    Number {
+        /// What the type is.
+        kind: preverify_btf::Kind,
+        /// Its name.
+        name: String,
+        /// Its number in the kernel that verifies.
+        verifier: u32,
+        /// Its number in the kernel of devices.
+        device: u32,
+    },
+    /// It holds the number of a type that cannot be looked up in the other kernel.
+    #[error(
+        "it holds the number that one of the kernel's types has in the kernel that verifies, and the type is none that \
+         could be looked up by name in the kernel of devices"
+    )]
+    NamelessNumber,
     /// An option of the configuration is not the same.
     #[error(
         "{name}, which it reads, is {} in the kernel that verifies and {} in the kernel of devices",
@@ -130,6 +153,11 @@ pub(crate) fn fit(
         program: None,
         reason,
     }));
+    let kernels = Kernels {
+        verifier: symbols,
+        device: &builds.symbols,
+        named: &reliance::named_symbols(&object.elf),
+    };
     let mut fitted = Vec::new();
     for (program, loaded) in programs.iter().zip(&loaded.programs) {
         let mut reasons = reliance::of_maps(&program.export);
@@ -140,7 +168,7 @@ pub(crate) fn fit(
         ];
         for (image, place) in images {
             let Some(image) = image else { continue };
-            match relocate::sections(&image.sections, symbols, &builds.symbols) {
+            match relocate::sections(&image.sections, kernels) {
                 Ok(sections) => *place = Some(sections),
                 Err(errors) => reasons.extend(errors.into_iter().map(MismatchReason::from)),
             }

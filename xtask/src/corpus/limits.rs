@@ -4,6 +4,7 @@
 //! that kernel, as a second build, and with limits far above Linux's. Both are for the same build: so what both accept must be
 //! the same byte for byte, once it is linked.
 
+use preverify_btf::Btf;
 use preverify_bundle::{Bundle, Program};
 use preverify_image::symbols::KernelSymbols;
 use preverify_pipeline::{BuildError, Limits, Object, Verifier};
@@ -30,6 +31,14 @@ pub struct Args {
     pub arch: Arch,
 }
 
+/// What images are linked and compared with.
+struct Kernels<'a> {
+    /// The symbols of the stock kernel, which is that of devices.
+    symbols: KernelSymbols,
+    /// The types of the stock kernel, and of the one whose limits are raised.
+    types: [&'a Btf; 2],
+}
+
 /// What came out, in programs unless it says otherwise.
 #[derive(Default)]
 struct Counts {
@@ -47,7 +56,11 @@ struct Counts {
 pub fn limits(args: &Args, stock: &Target, raised: &Target) -> Result<(), RunCorpusError> {
     let chosen = chosen(Extent::sample_if(args.sample), &args.filter, args.arch)?;
     let device = raised.device().expect("it is a target of two kernels");
-    let symbols = linked::symbols(&device.load()?.symbols)?;
+    let builds = device.load()?;
+    let kernels = Kernels {
+        symbols: linked::symbols(&builds.symbols)?,
+        types: [&builds.device.btf, &builds.verifier.btf],
+    };
     let mut limits: Limits = RAISED.parse().expect("they are well-formed");
     limits.time = TIME_LIMIT;
     let mut stock = Side::new(stock, Limits::of_time(TIME_LIMIT));
@@ -58,7 +71,7 @@ pub fn limits(args: &Args, stock: &Target, raised: &Target) -> Result<(), RunCor
         // What the stock kernel does not take is left out on the other side, too.
         let by_stock = stock.verify(&mut object);
         let by_raised = raised.verify(&mut object);
-        let words = counts.compare(by_stock, by_raised, &symbols);
+        let words = counts.compare(by_stock, by_raised, &kernels);
         println!("[{:>4}/{}] {}: {words}", index + 1, chosen.len(), found.id);
     }
     println!(
@@ -83,7 +96,7 @@ impl Counts {
         &mut self,
         stock: Result<Bundle, String>,
         raised: Result<Bundle, String>,
-        symbols: &KernelSymbols,
+        kernels: &Kernels<'_>,
     ) -> String {
         let (stock, raised) = match (stock, raised) {
             (Ok(stock), Ok(raised)) => (stock, raised),
@@ -109,7 +122,7 @@ impl Counts {
             let Some(counterpart) = candidates.find(|other| other.function == *function) else {
                 continue;
             };
-            match compare_images([(&stock, program), (&raised, counterpart)], symbols) {
+            match compare_images([(&stock, program), (&raised, counterpart)], kernels) {
                 Ok(images) => {
                     same += 1;
                     self.images += images;
@@ -134,7 +147,7 @@ fn programs(bundle: &Bundle) -> impl Iterator<Item = &Program> {
 /// What differs between a program's images in two bundles; if nothing does, how many there are.
 fn compare_images(
     [a, b]: [(&Bundle, &Program); 2],
-    symbols: &KernelSymbols,
+    kernels: &Kernels<'_>,
 ) -> Result<usize, String> {
     let mut compared = 0;
     for (kind, images) in [
@@ -142,11 +155,12 @@ fn compare_images(
         ("bytecode", [a.1.bytecode, b.1.bytecode]),
     ] {
         let link = |(bundle, program), image| {
-            linked::link(bundle, program, image, symbols).map_err(|error| error.to_string())
+            linked::link(bundle, program, image, &kernels.symbols)
+                .map_err(|error| error.to_string())
         };
         let difference = match images {
             [None, None] => continue,
-            [Some(of_a), Some(of_b)] => link(a, of_a)?.difference(&link(b, of_b)?),
+            [Some(of_a), Some(of_b)] => link(a, of_a)?.difference(&link(b, of_b)?, kernels.types),
             _ => Some("only one has it".to_owned()),
         };
         if let Some(what) = difference {

@@ -1,6 +1,7 @@
 //! What a kernel runs of a bundle's images, linked at addresses that are the same for every bundle.
 
 use preverify_abi::image::{Conclusions, Extable, Poke};
+use preverify_btf::{Btf, Kind};
 use preverify_bundle::{Bundle, Image as Sections, Program};
 use preverify_image::export::Insn;
 use preverify_image::image::Image;
@@ -53,26 +54,65 @@ struct Told {
 }
 
 impl Linked {
-    /// What is not the same, or nothing.
-    pub fn difference(&self, other: &Self) -> Option<String> {
+    /// What is not the same, or nothing. Programs that ask the verifier for a type hold its number, which is another one in
+    /// another build; `types` are those of the kernels that verified this and the other one.
+    pub fn difference(&self, other: &Self, types: [&Btf; 2]) -> Option<String> {
         for (index, (a, b)) in self.code.iter().zip(&other.code).enumerate() {
-            if let Some(place) = a.iter().zip(b).position(|(a, b)| a != b) {
+            if let Some(place) = first_difference([a, b], types) {
                 return Some(format!("byte {place:#x} of function {index}"));
             }
         }
+        let sizes = |linked: &Self| linked.code.iter().map(Vec::len).collect::<Vec<_>>();
         let parts = [
-            ("the sizes of functions", self.code == other.code),
+            ("the sizes of functions", sizes(self) == sizes(other)),
             (
                 "what is told of functions",
                 self.functions == other.functions,
             ),
             ("the conclusions", self.conclusions == other.conclusions),
             ("the tail calls", self.pokes == other.pokes),
-            ("the translated bytecode", self.xlated == other.xlated),
+            (
+                "the translated bytecode",
+                self.xlated_is_that_of(other, types),
+            ),
         ];
         let differs = parts.into_iter().find(|(_, same)| !same);
         differs.map(|(what, _)| what.to_owned())
     }
+
+    fn xlated_is_that_of(&self, other: &Self, types: [&Btf; 2]) -> bool {
+        let [a, b] = [self, other].map(|linked| -> Vec<u8> {
+            let insns = linked.xlated.iter();
+            insns.flat_map(|insn| insn.to_bytes()).collect()
+        });
+        a.len() == b.len() && first_difference([&a, &b], types).is_none()
+    }
+}
+
+/// Where code differs first, if not in the numbers of types.
+fn first_difference([a, b]: [&[u8]; 2], types: [&Btf; 2]) -> Option<usize> {
+    let mut from = 0;
+    while let Some(equal) = a.iter().zip(b).skip(from).position(|(a, b)| a != b) {
+        let place = from + equal;
+        let starts = place.saturating_sub(3)..=place;
+        let number = starts.rev().find(|&start| {
+            let [a, b] =
+                [(a, types[0]), (b, types[1])].map(|(code, types)| name_at(code, start, types));
+            a.is_some() && a == b
+        });
+        from = match number {
+            Some(start) => start + 4,
+            None => return Some(place),
+        };
+    }
+    None
+}
+
+/// The type whose number stands in code, as the only four bytes of one.
+fn name_at<'a>(code: &[u8], start: usize, types: &'a Btf) -> Option<(Kind, &'a str)> {
+    let number = u32::from_le_bytes(code.get(start..start + 4)?.try_into().ok()?);
+    let found = types.named().find(|(id, _)| *id == number);
+    found.map(|(_, named)| named)
 }
 
 /// Links an image of a program.

@@ -8,8 +8,7 @@ use preverify_btf::{Btf, Comparison, Kind, Subject, Type};
 use preverify_image::export::Export;
 use preverify_target::Builds;
 
-use super::MismatchReason;
-use super::attach;
+use super::{MismatchReason, attach, numbers};
 
 /// Where objects name what they use of the kernel.
 const KERNEL_SYMBOLS: &str = ".ksyms";
@@ -50,6 +49,10 @@ pub(super) fn of_object(
             let mut reasons = of_types(&own, comparison);
             reasons.extend(of_symbols(&own, comparison));
             reasons.extend(of_options(&own, builds));
+            match numbers::of_object(&file, &own, comparison) {
+                Ok(numbers) => reasons.extend(numbers),
+                Err(reason) => reasons.push(MismatchReason::Object(reason)),
+            }
             let told: BTreeSet<_> = reasons.iter().map(ToString::to_string).collect();
             let sources = sources_of_pointers(&file, &own, places);
             let more = of_pointers(&own, sources, comparison).into_iter();
@@ -60,6 +63,17 @@ pub(super) fn of_object(
         Ok(None) => Vec::new(),
         Err(reason) => vec![MismatchReason::Object(reason)],
     }
+}
+
+/// The kernel's symbols that an object names. What cannot be read, [`of_object`] tells.
+pub(super) fn named_symbols(elf: &[u8]) -> BTreeSet<String> {
+    let file = object::File::parse(elf).ok();
+    let own = file.and_then(|file| own_types(&file).ok().flatten());
+    let names = own.iter().flat_map(|own| {
+        let entries = own.section(KERNEL_SYMBOLS).iter();
+        entries.map(|entry| without_flavour(own.name(entry.target)).to_owned())
+    });
+    names.collect()
 }
 
 fn own_types(file: &object::File<'_>) -> Result<Option<Btf>, String> {
@@ -212,7 +226,7 @@ pub(super) fn of_maps(export: &Export) -> Vec<MismatchReason> {
 }
 
 /// A type's name as the kernel has it: `task_struct` of `task_struct___old`.
-fn without_flavour(name: &str) -> &str {
+pub(super) fn without_flavour(name: &str) -> &str {
     let bytes = name.as_bytes();
     let separates = |at: &usize| {
         let window = &bytes[*at..*at + 5];

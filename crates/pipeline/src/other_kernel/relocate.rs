@@ -16,7 +16,7 @@ pub enum SymbolError {
     /// Several symbols of that name.
     #[error(
         "it needs the kernel's `{0}`, and several symbols of the kernel of devices, or of the one that verifies, have \
-         that name"
+         that name or lie there"
     )]
     NotUnique(String),
     /// A place behind the symbol's end.
@@ -40,14 +40,24 @@ pub enum SymbolError {
     Image(String),
 }
 
+/// Where symbols are looked up.
+#[derive(Clone, Copy)]
+pub(super) struct Kernels<'a> {
+    /// The kernel that verifies.
+    pub verifier: &'a KernelSymbols,
+    /// The kernel of devices.
+    pub device: &'a DeviceSymbols,
+    /// The symbols that the object asks for by name.
+    pub named: &'a BTreeSet<String>,
+}
+
 /// What the immediates of calls are relative to.
 const CALL_BASE: &str = "__bpf_call_base";
 
 /// An image, for the kernel of devices: with that one's symbols.
 pub(super) fn sections(
     sections: &Sections,
-    verifier: &KernelSymbols,
-    device: &DeviceSymbols,
+    kernels: Kernels<'_>,
 ) -> Result<Sections, Vec<SymbolError>> {
     let unreadable = |error: &dyn std::error::Error| vec![SymbolError::Image(error.to_string())];
     let mut image =
@@ -55,7 +65,7 @@ pub(super) fn sections(
     let mut errors = Vec::new();
     for symbol in &mut image.symbols {
         let translated = match symbol {
-            Symbol::Text { name, offset } => place(name, *offset, verifier, device),
+            Symbol::Text { name, offset } => place(name, *offset, kernels),
             Symbol::Module { name, .. } => Err(SymbolError::Module(name.clone())),
         };
         match translated {
@@ -70,7 +80,7 @@ pub(super) fn sections(
     }
     if errors.is_empty() {
         for insn in &mut image.xlated {
-            insn.imm = shown_immediate(*insn, verifier, device);
+            insn.imm = shown_immediate(*insn, kernels);
         }
         image.to_sections().map_err(|error| unreadable(&error))
     } else {
@@ -79,7 +89,10 @@ pub(super) fn sections(
 }
 
 /// What an instruction's immediate is where the kernel of devices shows the program: calls of its functions are distances.
-fn shown_immediate(insn: Insn, verifier: &KernelSymbols, device: &DeviceSymbols) -> i32 {
+fn shown_immediate(insn: Insn, kernels: Kernels<'_>) -> i32 {
+    let Kernels {
+        verifier, device, ..
+    } = kernels;
     if insn.code != Insn::CALL || insn.is_own_call() {
         return insn.imm;
     }
@@ -93,7 +106,7 @@ fn shown_immediate(insn: Insn, verifier: &KernelSymbols, device: &DeviceSymbols)
     };
     let distance = || {
         let shown = verifier.describe(called)?;
-        let there = place(&shown, called - verifier.text(), verifier, device).ok()?;
+        let there = place(&shown, called - verifier.text(), kernels).ok()?;
         let base = device.get(CALL_BASE)?.offset;
         i32::try_from(there.cast_signed() - base.cast_signed()).ok()
     };
@@ -112,12 +125,12 @@ pub(super) fn function(name: &str, device: &DeviceSymbols) -> Result<u64, Symbol
 
 /// Where the kernel of devices has what lies at an offset from `_text` in the one that verifies. `shown` is what people
 /// call it.
-fn place(
-    shown: &str,
-    offset: u64,
-    verifier: &KernelSymbols,
-    device: &DeviceSymbols,
-) -> Result<u64, SymbolError> {
+fn place(shown: &str, offset: u64, kernels: Kernels<'_>) -> Result<u64, SymbolError> {
+    let Kernels {
+        verifier,
+        device,
+        named,
+    } = kernels;
     let missing = || SymbolError::Missing(shown.to_owned());
     let (names, behind) = verifier
         .nearest(verifier.text() + offset)
@@ -143,6 +156,11 @@ fn place(
     if places.is_empty() {
         places = of(&found, marks);
     }
+    // Unless the program asks for the name: another one's end may be this one's start, but not in every kernel.
+    let asked_for = found
+        .iter()
+        .filter(|(name, place)| marks(place) && named.contains(*name));
+    places.extend(asked_for.map(|(_, place)| place.offset));
     match (places.first(), places.len()) {
         (Some(place), 1) => Ok(place + behind),
         (None, _) => {
@@ -183,7 +201,8 @@ mod tests {
         ffffffff81000340 T behind\n\
         ffffffff81002000 B _end\n";
 
-    fn kernels() -> (KernelSymbols, DeviceSymbols) {
+    /// Objects ask for these names.
+    fn with_kernels<T>(named: &[&str], work: impl FnOnce(Kernels<'_>) -> T) -> T {
         let verifier = KernelSymbols::parse(KALLSYMS).unwrap();
         let mut device = DeviceSymbols::default();
         for (name, offset, size) in [
@@ -200,13 +219,23 @@ mod tests {
         ] {
             device.add(name, Place { offset, size });
         }
-        (verifier, device)
+        work(Kernels {
+            verifier: &verifier,
+            device: &device,
+            named: &named.iter().map(|name| (*name).to_owned()).collect(),
+        })
     }
 
     fn there(offset: u64) -> Result<u64, SymbolError> {
-        let (verifier, device) = kernels();
-        let shown = verifier.describe(verifier.text() + offset).unwrap();
-        place(&shown, offset, &verifier, &device)
+        there_if_asked_for(&[], offset)
+    }
+
+    fn there_if_asked_for(named: &[&str], offset: u64) -> Result<u64, SymbolError> {
+        with_kernels(named, |kernels| {
+            let text = kernels.verifier.text();
+            let shown = kernels.verifier.describe(text + offset).unwrap();
+            place(&shown, offset, kernels)
+        })
     }
 
     #[test]
@@ -227,8 +256,7 @@ mod tests {
                 off: 0,
                 imm,
             };
-            let (verifier, device) = kernels();
-            shown_immediate(insn, &verifier, &device)
+            with_kernels(&[], |kernels| shown_immediate(insn, kernels))
         };
         // Functions that come before and behind what calls are relative to; kernel functions, too.
         assert_eq!(shown(Insn::CALL, 0, 0x40 - 0x300), 0x900 - 0xf00);
@@ -240,6 +268,16 @@ mod tests {
         assert_eq!(shown(Insn::CALL, 1, 0x40), 0x40);
         assert_eq!(shown(Insn::CALL, 0, 12), 12);
         assert_eq!(shown(0xb7, 0, 0x40 - 0x300), 0x40 - 0x300);
+    }
+
+    /// `__section_start` and `first` lie together in the kernel that verifies alone.
+    #[test]
+    fn names_that_the_object_asks_for_count() {
+        let both = Err(SymbolError::NotUnique("__section_start".to_owned()));
+        assert_eq!(there_if_asked_for(&["__section_start"], 0x40), both);
+        assert_eq!(there_if_asked_for(&["__section_start"], 0x48), Ok(0x908));
+        assert_eq!(there_if_asked_for(&["first", "thunk"], 0x40), Ok(0x900));
+        assert_eq!(there_if_asked_for(&["thunk"], 0x100), Ok(0xb00));
     }
 
     #[test]
