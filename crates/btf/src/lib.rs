@@ -10,6 +10,7 @@
 pub mod attach;
 mod comparison;
 mod ext;
+mod flavour;
 mod read;
 #[cfg(any(test, feature = "testing"))]
 #[allow(clippy::unwrap_used, reason = "tests that fail shall say where")]
@@ -19,5 +20,6 @@ mod words;
 
 pub use comparison::{Comparison, Difference, Subject};
 pub use ext::TypeNumber;
+pub use flavour::without_flavour;
 pub use read::BtfError;
 pub use types::{Btf, Entry, Kind, Member, Type, TypeId};

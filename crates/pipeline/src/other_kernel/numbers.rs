@@ -4,10 +4,9 @@
 //! is done with one would be done with another type's on devices.
 
 use object::{Object, ObjectSection, ObjectSymbol, RelocationTarget};
-use preverify_btf::{Btf, Comparison, Kind, TypeNumber};
+use preverify_btf::{Btf, Comparison, Kind, TypeNumber, without_flavour};
 
 use super::MismatchReason;
-use super::reliance::without_flavour;
 
 /// Bytes of an instruction.
 const INSN_SIZE: usize = 8;

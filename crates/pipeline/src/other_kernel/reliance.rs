@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use object::{Object, ObjectSection, SectionKind};
 use preverify_abi::manifest::FIELD_KERNEL_BTF;
-use preverify_btf::{Btf, Comparison, Kind, Subject, Type};
+use preverify_btf::{Btf, Comparison, Kind, Subject, Type, without_flavour};
 use preverify_image::export::Export;
 use preverify_target::Builds;
 
@@ -225,17 +225,6 @@ pub(super) fn of_maps(export: &Export) -> Vec<MismatchReason> {
         .collect()
 }
 
-/// A type's name as the kernel has it: `task_struct` of `task_struct___old`.
-pub(super) fn without_flavour(name: &str) -> &str {
-    let bytes = name.as_bytes();
-    let separates = |at: &usize| {
-        let window = &bytes[*at..*at + 5];
-        window[0] != b'_' && &window[1..4] == b"___" && window[4] != b'_'
-    };
-    let last = (0..bytes.len().saturating_sub(4)).rev().find(separates);
-    last.map_or(name, |at| name.get(..=at).unwrap_or(name))
-}
-
 #[cfg(test)]
 mod tests {
     use preverify_btf::testing::Builder;
@@ -292,21 +281,5 @@ mod tests {
         let code = [call(0, 158), call(0x10, 137), call(0, 1)].concat();
         let found: Vec<_> = returned_by_helpers(&code).collect();
         assert_eq!(found, [(Kind::Struct, "task_struct")]);
-    }
-
-    #[test]
-    fn flavours_are_cut_off_as_libbpf_does() {
-        for (name, expected) in [
-            ("task_struct", "task_struct"),
-            ("task_struct___old", "task_struct"),
-            ("a___b___c", "a___b"),
-            ("a____b", "a____b"),
-            ("___b", "___b"),
-            ("a___", "a___"),
-            ("ä___b", "ä"),
-            ("", ""),
-        ] {
-            assert_eq!(without_flavour(name), expected, "{name}");
-        }
     }
 }
