@@ -42,6 +42,21 @@ impl Builder {
         self.targets.push(target);
     }
 
+    /// Adds the targets of a bundle, with all that they refer to.
+    pub fn targets_of(&mut self, bundle: &Bundle) -> Result<(), FormatError> {
+        let mut new = HashMap::new();
+        for (old, kind, bytes) in bundle.sections() {
+            new.insert(old, self.section(kind, bytes.to_vec())?);
+        }
+        let names = Renaming { new };
+        for target in &bundle.manifest().targets {
+            let mut target = target.clone();
+            names.apply(&mut target);
+            self.target(target);
+        }
+        Ok(())
+    }
+
     /// The unsigned bundle. Its sections are numbered by first use, so they are the same
     /// whatever order they were added in; those that nothing refers to are left out.
     pub fn finish(self) -> Result<Bundle, FormatError> {
@@ -50,9 +65,9 @@ impl Builder {
             sections,
             ..
         } = self;
-        let order = Renumbering::by_first_use(&targets);
+        let (order, names) = by_first_use(&targets);
         for target in &mut targets {
-            order.apply(target);
+            names.apply(target);
         }
         let mut sections: Vec<_> = sections.into_iter().map(Some).collect();
         let mut manifest = Manifest {
@@ -60,7 +75,7 @@ impl Builder {
             sections: Vec::new(),
         };
         let mut contents = Vec::new();
-        for id in &order.ids {
+        for id in &order {
             // An id of another builder finds nothing here; `encode` refuses the gap.
             if let Some((section, bytes)) = sections.get_mut(id.index()).and_then(Option::take) {
                 manifest.sections.push(section);
@@ -71,28 +86,27 @@ impl Builder {
     }
 }
 
-/// New numbers for sections.
-struct Renumbering {
-    /// By new number: the old one.
-    ids: Vec<SectionId>,
-    /// By old number: the new one.
+/// The sections in the order of their first use, and what they are called if they are stored so.
+fn by_first_use(targets: &[Target]) -> (Vec<SectionId>, Renaming) {
+    let mut order = Vec::new();
+    let mut new = HashMap::new();
+    for (old, _, _) in targets.iter().flat_map(section_references) {
+        new.entry(old).or_insert_with(|| {
+            order.push(old);
+            #[expect(clippy::cast_possible_truncation, reason = "ids are 32-bit themselves")]
+            SectionId((order.len() - 1) as u32)
+        });
+    }
+    (order, Renaming { new })
+}
+
+/// New ids for sections.
+struct Renaming {
+    /// By old id.
     new: HashMap<SectionId, SectionId>,
 }
 
-impl Renumbering {
-    fn by_first_use(targets: &[Target]) -> Self {
-        let mut ids = Vec::new();
-        let mut new = HashMap::new();
-        for (old, _, _) in targets.iter().flat_map(section_references) {
-            new.entry(old).or_insert_with(|| {
-                ids.push(old);
-                #[expect(clippy::cast_possible_truncation, reason = "ids are 32-bit themselves")]
-                SectionId((ids.len() - 1) as u32)
-            });
-        }
-        Self { ids, new }
-    }
-
+impl Renaming {
     fn apply(&self, target: &mut Target) {
         self.rename(&mut target.btf);
         self.rename(&mut target.evidence);

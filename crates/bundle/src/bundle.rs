@@ -12,7 +12,7 @@ use preverify_abi::manifest::MANIFEST_MAX_SIZE;
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::layout::aligned;
-use crate::{FormatError, Manifest, ReadError, SectionId};
+use crate::{FormatError, Manifest, ReadError, SectionId, SectionKind};
 
 /// The largest signature that is read: dozens of signers.
 const SIGNATURE_MAX_SIZE: u64 = 64 << 10;
@@ -79,6 +79,14 @@ impl Bundle {
     /// A section's bytes.
     pub fn section(&self, id: SectionId) -> Option<&[u8]> {
         self.sections.get(id.index()).map(Vec::as_slice)
+    }
+
+    /// All sections: their ids, kinds and bytes.
+    pub(crate) fn sections(&self) -> impl Iterator<Item = (SectionId, SectionKind, &[u8])> {
+        let stored = self.manifest.sections.iter().zip(&self.sections);
+        (0..)
+            .zip(stored)
+            .map(|(id, (section, bytes))| (SectionId(id), section.kind, bytes.as_slice()))
     }
 
     /// The file's bytes.

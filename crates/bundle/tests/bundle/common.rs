@@ -11,10 +11,24 @@ use proptest::sample::Index;
 
 /// Everything that a bundle can hold, two targets.
 pub fn rich_bundle() -> Bundle {
+    rich_bundle_of(&[0, 1])
+}
+
+/// The same with these targets.
+pub fn rich_bundle_of(numbers: &[u8]) -> Bundle {
     let mut builder = Builder::new();
-    for number in 0..2 {
+    for &number in numbers {
         let target = rich_target(&mut builder, number);
         builder.target(target);
+    }
+    builder.finish().unwrap()
+}
+
+/// One with all targets of these.
+pub fn merged(bundles: &[&Bundle]) -> Bundle {
+    let mut builder = Builder::new();
+    for bundle in bundles {
+        builder.targets_of(bundle).unwrap();
     }
     builder.finish().unwrap()
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Cursor;
 
-use crate::common::{arbitrary_bundle, bundle_of, rich_bundle};
+use crate::common::{arbitrary_bundle, bundle_of, merged, rich_bundle, rich_bundle_of};
 use preverify_bundle::{Bundle, FormatError, Manifest, Reader, SectionKind, Target, Value};
 use proptest::prelude::*;
 
@@ -15,6 +15,13 @@ proptest! {
         prop_assert_eq!(&read, &bundle);
         prop_assert_eq!(read.to_bytes(), bytes);
         prop_assert_eq!(read.manifest().encode().unwrap(), read.manifest_bytes());
+    }
+
+    #[test]
+    fn bundles_are_put_together_again(bundle in arbitrary_bundle()) {
+        let mut again = merged(&[&bundle]);
+        again.set_signature(bundle.signature().map(Vec::from));
+        prop_assert_eq!(again.to_bytes(), bundle.to_bytes());
     }
 
     #[test]
@@ -84,6 +91,21 @@ fn equal_sections_are_stored_once() {
     assert_eq!(image(one), image(other));
     let images = |section: &&preverify_bundle::Section| section.kind == SectionKind::Image;
     assert_eq!(manifest.sections.iter().filter(images).count(), 2);
+}
+
+#[test]
+fn merged_bundles_are_as_if_built_at_once() {
+    let [first, second, third] = [0, 1, 2].map(|number| rich_bundle_of(&[number]));
+    let merged_in_order = merged(&[&first, &second, &third]);
+    assert_eq!(
+        merged_in_order.to_bytes(),
+        rich_bundle_of(&[0, 1, 2]).to_bytes()
+    );
+    let some_already = merged(&[&third, &rich_bundle_of(&[0, 1])]);
+    assert_eq!(
+        some_already.to_bytes(),
+        rich_bundle_of(&[2, 0, 1]).to_bytes()
+    );
 }
 
 #[test]
