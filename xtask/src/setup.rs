@@ -9,9 +9,13 @@ use crate::packages::{self, Installed, PackageError};
 use crate::run::run_command;
 
 /// What is needed, and what for.
-const NEEDED: [(&str, &str); 30] = [
+const NEEDED: [(&str, &str); 31] = [
     ("bc", "builds of kernel modules"),
     ("bison", "builds of kernel modules"),
+    (
+        "chromium-headless-shell",
+        "testing the service's page as people see it",
+    ),
     ("clang-19", "compiling BPF programs"),
     ("cpio", "checking initial file systems in tests"),
     ("dpkg-dev", "reading kernel packages"),

@@ -11,6 +11,9 @@ use sha2::{Digest, Sha256};
 
 use crate::output::{self, STRONG};
 
+/// How long a certificate is valid if nothing else is said.
+pub const USUAL_DAYS: u32 = 3650;
+
 /// Make and show signing keys
 #[derive(clap::Subcommand)]
 pub enum Command {
@@ -42,7 +45,7 @@ pub struct Generate {
     #[arg(long, value_name = "NAME", default_value = "preverify signer")]
     subject: String,
     /// How long the certificate is valid; devices, whose clocks may be wrong, do not look at it
-    #[arg(long, default_value_t = 3650, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = USUAL_DAYS, value_parser = clap::value_parser!(u32).range(1..))]
     days: u32,
 }
 
@@ -87,20 +90,7 @@ pub fn run(command: &Command) -> Result<(), KeyCommandError> {
 }
 
 fn generate(args: &Generate) -> Result<(), KeyCommandError> {
-    let certificate_path = args.out.with_extension("x509");
-    if certificate_path == args.out {
-        return Err(KeyCommandError::Name);
-    }
-    let validity = Duration::from_secs(u64::from(args.days) * 24 * 60 * 60);
-    let signer = Signer::generate(args.algorithm, &args.subject, validity)?;
-    // The certificate first: without the key it is worth nothing, so nothing is lost if the key
-    // cannot be written.
-    write_new(&certificate_path, 0o644, signer.certificate().to_der())?;
-    if let Err(error) = write_new(&args.out, 0o600, signer.to_pem()?.as_bytes()) {
-        // The error that is reported is the first.
-        drop(fs::remove_file(&certificate_path));
-        return Err(error);
-    }
+    let (signer, certificate_path) = make(&args.out, args.algorithm, &args.subject, args.days)?;
     let certificate = signer.certificate();
     output::print(|out| {
         writeln!(out, "{certificate}")?;
@@ -116,6 +106,31 @@ fn generate(args: &Generate) -> Result<(), KeyCommandError> {
         )
     })
     .map_err(KeyCommandError::Output)
+}
+
+/// Makes a key and its certificate, and writes them: the signer's file, and beside it the certificate's, whose path comes
+/// back.
+pub fn make(
+    out: &Path,
+    algorithm: Algorithm,
+    subject: &str,
+    days: u32,
+) -> Result<(Signer, PathBuf), KeyCommandError> {
+    let certificate_path = out.with_extension("x509");
+    if certificate_path == out {
+        return Err(KeyCommandError::Name);
+    }
+    let validity = Duration::from_secs(u64::from(days) * 24 * 60 * 60);
+    let signer = Signer::generate(algorithm, subject, validity)?;
+    // The certificate first: without the key it is worth nothing, so nothing is lost if the key
+    // cannot be written.
+    write_new(&certificate_path, 0o644, signer.certificate().to_der())?;
+    if let Err(error) = write_new(out, 0o600, signer.to_pem()?.as_bytes()) {
+        // The error that is reported is the first.
+        drop(fs::remove_file(&certificate_path));
+        return Err(error);
+    }
+    Ok((signer, certificate_path))
 }
 
 /// Writes a file that did not exist: whole, or not at all.

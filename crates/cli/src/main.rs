@@ -4,10 +4,13 @@
 
 mod build;
 mod images;
+mod inputs;
 mod inspect;
 mod key;
 mod output;
+mod serve;
 mod steps;
+mod submit;
 mod target;
 #[cfg(test)]
 mod usage;
@@ -46,6 +49,8 @@ enum Command {
     Build(Box<build::Args>),
     Inspect(inspect::Args),
     Verify(verify::Args),
+    Serve(serve::Args),
+    Submit(Box<submit::Args>),
 }
 
 fn main() -> ExitCode {
@@ -55,6 +60,8 @@ fn main() -> ExitCode {
         Command::Build(args) => build::run(&args).map_err(Into::into),
         Command::Inspect(args) => inspect::run(&args).map_err(Into::into),
         Command::Verify(args) => verify::run(&args).map_err(Into::into),
+        Command::Serve(args) => serve::run(&args).map_err(Into::into),
+        Command::Submit(args) => submit::run(&args).map_err(Into::into),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

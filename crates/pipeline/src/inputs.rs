@@ -23,7 +23,7 @@
 use std::collections::BTreeMap;
 
 use preverify_protocol::{GlobalValue, Inputs, MapInputs, ProgramInputs};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Inputs that cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +66,28 @@ pub fn parse(text: &str) -> Result<Inputs, InputsError> {
     })
 }
 
+/// Writes the TOML form: [`parse`] reads the same from it.
+pub fn to_toml(inputs: &Inputs) -> String {
+    let globals = inputs.globals.iter().map(|(name, value)| {
+        let value = match value {
+            GlobalValue::Integer(value) => toml::Value::Integer(*value),
+            GlobalValue::Bytes(bytes) => {
+                let bytes = bytes.iter().map(|&byte| toml::Value::Integer(byte.into()));
+                toml::Value::Array(bytes.collect())
+            }
+        };
+        (name.clone(), value)
+    });
+    let file = InputsFile {
+        modules: inputs.modules.clone(),
+        kconfig: inputs.kconfig.clone(),
+        globals: globals.collect(),
+        maps: inputs.maps.clone(),
+        programs: inputs.programs.clone(),
+    };
+    toml::to_string(&file).expect("all of it has a form in TOML")
+}
+
 /// Reads `NAME=VALUE` for a global variable; the value is written as in the TOML form, and a
 /// value that is none of its kinds is a string.
 pub fn parse_setting(setting: &str) -> Result<(String, GlobalValue), InputsError> {
@@ -86,14 +108,14 @@ pub fn split_setting(setting: &str) -> Result<(&str, &str), InputsError> {
         })
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 struct InputsFile {
+    modules: Vec<String>,
+    kconfig: Option<String>,
+    globals: BTreeMap<String, toml::Value>,
     maps: BTreeMap<String, MapInputs>,
     programs: BTreeMap<String, ProgramInputs>,
-    globals: BTreeMap<String, toml::Value>,
-    kconfig: Option<String>,
-    modules: Vec<String>,
 }
 
 fn global(name: &str, value: toml::Value) -> Result<GlobalValue, InputsError> {
@@ -137,6 +159,9 @@ mod tests {
         assert_eq!(inputs.globals["n"], GlobalValue::Integer(-5));
         assert_eq!(inputs.globals["verbose"], GlobalValue::Integer(1));
         assert_eq!(inputs.globals["prefix"], GlobalValue::Bytes(b"eth".into()));
+        assert_eq!(parse(&to_toml(&inputs)).unwrap(), inputs);
+        let nothing = Inputs::default();
+        assert_eq!(parse(&to_toml(&nothing)).unwrap(), nothing);
         assert_eq!(inputs.globals["table"], GlobalValue::Bytes(vec![1, 255]));
     }
 

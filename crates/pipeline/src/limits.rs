@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use preverify_protocol::{Rejection, Stage, WantedLimits};
 use preverify_target::Target;
+use serde::{Deserialize, Serialize};
 
 /// How far a verification may go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// What the verifier shall do at most, where that is not left to its kernel.
     pub verifier: WantedLimits,

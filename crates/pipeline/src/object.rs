@@ -22,7 +22,7 @@ impl Object {
     /// Reads an object from a file, with no inputs.
     pub fn read(path: &Path) -> io::Result<Self> {
         Ok(Self {
-            name: name(path),
+            name: object_name(&path.file_name().unwrap_or_default().to_string_lossy()),
             elf: fs::read(path)?,
             inputs: Inputs::default(),
         })
@@ -39,9 +39,9 @@ pub fn inputs_beside(object: &Path) -> PathBuf {
     object.with_extension("toml")
 }
 
-fn name(path: &Path) -> String {
-    let file = path.file_name().unwrap_or_default().to_string_lossy();
-    let stem = file.strip_suffix(".o").unwrap_or(&file);
+/// The name of an object in a file that is called so: `xdp_count` of `xdp_count.bpf.o`.
+pub fn object_name(file: &str) -> String {
+    let stem = file.strip_suffix(".o").unwrap_or(file);
     stem.strip_suffix(".bpf").unwrap_or(stem).to_owned()
 }
 
@@ -51,9 +51,9 @@ mod tests {
 
     #[test]
     fn names_are_those_of_skeletons() {
-        assert_eq!(name(Path::new("/a/xdp_count.bpf.o")), "xdp_count");
-        assert_eq!(name(Path::new("loop1.o")), "loop1");
-        assert_eq!(name(Path::new("plain")), "plain");
+        assert_eq!(object_name("xdp_count.bpf.o"), "xdp_count");
+        assert_eq!(object_name("loop1.o"), "loop1");
+        assert_eq!(object_name("plain"), "plain");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::Deref;
 use std::thread;
 use std::time::Duration;
 
@@ -47,8 +48,10 @@ pub enum Stage {
 ///
 /// What they have verified before can show in their statistics of an object, and so in its bundle. Whoever wants the same
 /// bundle each time verifies one object with each.
-pub struct Verifier<'a> {
-    target: &'a Target,
+///
+/// `T` refers to the target.
+pub struct Verifier<T> {
+    target: T,
     limits: Limits,
     boots: [Boot; 2],
 }
@@ -81,15 +84,18 @@ pub struct Verified {
     pub notes: Vec<Note>,
 }
 
-impl<'a> Verifier<'a> {
+impl<T: Deref<Target = Target>> Verifier<T> {
     /// Restores two snapshots of the target; if the limits ask for more memory, boots two machines instead.
-    pub fn start(target: &'a Target, limits: Limits) -> Result<Self, BuildError> {
-        let boots = match limits.more_memory(target) {
+    pub fn start(target: T, limits: Limits) -> Result<Self, BuildError> {
+        let boots = match limits.more_memory(&target) {
             Some(memory) => {
                 let [first, second] = target.boot_all(memory)?;
                 [Boot::new(first)?, Boot::new(second)?]
             }
-            None => both(|layout| Boot::restore(target, layout))?,
+            None => {
+                let target = &*target;
+                both(|layout| Boot::restore(target, layout))?
+            }
         };
         Ok(Self {
             target,
@@ -99,8 +105,13 @@ impl<'a> Verifier<'a> {
     }
 
     /// The target.
-    pub fn target(&self) -> &'a Target {
-        self.target
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Has limits other than those it was started with, which ask for no more memory.
+    pub fn limit(&mut self, limits: Limits) {
+        self.limits = limits;
     }
 
     /// Has an object verified, finds its images and proves them. `stage` is told what is under way;
@@ -137,7 +148,7 @@ impl<'a> Verifier<'a> {
 
         stage(Stage::Prove);
         let programs = images::prove(chosen, symbols)?;
-        let on_device = other_kernel::fit(self.target, object, &loaded, &programs, symbols[0])?;
+        let on_device = other_kernel::fit(&self.target, object, &loaded, &programs, symbols[0])?;
         Ok(Verified {
             name: object.name.clone(),
             object_sha256: object.sha256(),

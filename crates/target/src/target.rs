@@ -7,6 +7,7 @@ use preverify_abi::kinds::Architecture;
 use preverify_protocol::Hello;
 use preverify_vm::{Accelerator, Machine, qemu_version};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use crate::accelerator::Accelerators;
 use crate::device_build::DeviceBuild;
@@ -165,6 +166,20 @@ impl Target {
     /// What processors it is for.
     pub fn architecture(&self) -> Architecture {
         self.kernel.arch().architecture()
+    }
+
+    /// The SHA-256, in hexadecimal, of all that verdicts and images of this target depend on: what has the same has the same
+    /// bundles, whatever it is called and wherever it is.
+    pub fn identity(&self) -> Result<String, TargetError> {
+        let ready = self.ready(&mut |_| {})?;
+        let nameless = Record {
+            name: String::new(),
+            part: ready.part_id.clone(),
+            layouts: ready.layouts.id.clone(),
+            ..self.record.clone()
+        };
+        let text = serde_json::to_vec(&nameless).expect("all its keys are strings");
+        Ok(files::hex(&Sha256::digest(&text)))
     }
 
     /// The kernel's file, as boot loaders take it.

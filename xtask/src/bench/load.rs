@@ -8,7 +8,7 @@ use std::time::Duration;
 use preverify_bench::{Image, Measurement};
 use preverify_lab::{Device, Lab, file};
 use preverify_pipeline::{Limits, Object, Verifier};
-use preverify_target::DeviceOptions;
+use preverify_target::{DeviceOptions, Target};
 
 use super::{BENCH, middle, paths, plot, results, selftest, write};
 use crate::arch::Arch;
@@ -102,7 +102,7 @@ fn subjects(arch: Arch) -> Result<Vec<Subject>, Box<dyn Error>> {
 
 fn measure(
     lab: &Lab,
-    verifier: &mut Verifier<'_>,
+    verifier: &mut Verifier<&Target>,
     device: &mut Device,
     subject: Subject,
 ) -> Result<Measured, Box<dyn Error>> {

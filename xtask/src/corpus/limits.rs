@@ -175,7 +175,7 @@ fn compare_images(
 struct Side<'a> {
     target: &'a Target,
     limits: Limits,
-    verifier: Option<Verifier<'a>>,
+    verifier: Option<Verifier<&'a Target>>,
 }
 
 impl<'a> Side<'a> {

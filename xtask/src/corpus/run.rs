@@ -16,7 +16,7 @@ use preverify_pipeline::{
 use preverify_protocol::{
     Inputs, LoadReply, LoadRequest, ProgramRef, Rejection, Stage, WantedLimits,
 };
-use preverify_target::{DeviceOptions, TargetError};
+use preverify_target::{DeviceOptions, Target, TargetError};
 use serde::Deserialize;
 
 use super::compare::{self, Comparison};
@@ -410,7 +410,7 @@ impl<'a> Machines<'a> {
 
     /// Machines that have verified nothing yet, as builds have them: what a kernel has verified before shows in its statistics
     /// of some objects.
-    fn verifier(&self) -> Result<Verifier<'a>, Failure> {
+    fn verifier(&self) -> Result<Verifier<&'a Target>, Failure> {
         Verifier::start(&self.lab.target, Limits::of_time(TIME_LIMIT))
             .map_err(|error| Failure::Lab(error.into()))
     }

@@ -9,13 +9,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use preverify_bundle::{Signer, SignerError, WriteError};
-use preverify_pipeline::inputs::{self, InputsError};
-use preverify_pipeline::{BuildError, Limits, Object, Verified, inputs_beside};
-use preverify_protocol::Inputs;
+use preverify_pipeline::{BuildError, Limits, Object, Verified};
 use preverify_target::{Store, Target, TargetError, default_cache};
 
+use crate::inputs::{InputArgs, InputsArgsError};
 use crate::steps::Progress;
 use report::Written;
+pub use report::program_line;
 
 /// Verify an object with the targets' own kernels, prove its images, and sign a bundle
 #[derive(clap::Args)]
@@ -63,21 +63,8 @@ pub struct Args {
     /// Where the bundle goes
     #[arg(long, short, value_name = "FILE")]
     output: PathBuf,
-    /// What the object's user space would set [default: the object's file with `.toml` for `.o`, if it exists]
-    #[arg(long, value_name = "FILE")]
-    inputs: Option<PathBuf>,
-    /// Set a global variable
-    #[arg(long = "set", value_name = "NAME=VALUE")]
-    settings: Vec<String>,
-    /// Load a program that the object leaves out by itself
-    #[arg(long, value_name = "PROGRAM")]
-    autoload: Vec<String>,
-    /// Leave a program out
-    #[arg(long, value_name = "PROGRAM")]
-    no_autoload: Vec<String>,
-    /// The function or hook that a program attaches to
-    #[arg(long, value_name = "PROGRAM=FUNCTION")]
-    attach_target: Vec<String>,
+    #[command(flatten)]
+    inputs: InputArgs,
     /// How far a verification may go: some of `insns=N,jumps=N,memory=SIZE,time=DURATION`
     #[arg(long, value_name = "LIMIT=VALUE,...")]
     limits: Option<Limits>,
@@ -93,11 +80,8 @@ pub enum BuildCommandError {
     #[error("cannot read {}: {source}", path.display())]
     Read { path: PathBuf, source: io::Error },
     /// The inputs are wrong.
-    #[error("{}", match path { Some(path) => format!("{}: {source}", path.display()), None => source.to_string() })]
-    Inputs {
-        path: Option<PathBuf>,
-        source: InputsError,
-    },
+    #[error(transparent)]
+    Inputs(#[from] InputsArgsError),
     /// There is no such target, or it cannot be used.
     #[error(transparent)]
     Target(#[from] TargetError),
@@ -183,7 +167,7 @@ pub fn run(args: &Args) -> Result<(), BuildCommandError> {
         path: args.object.clone(),
         source,
     })?;
-    object.inputs = inputs(args)?;
+    object.inputs = args.inputs.of(&args.object)?;
     let store = Store::open(&default_cache()?)?;
     let targets: Vec<_> = args
         .targets
@@ -296,44 +280,6 @@ fn tell(args: &Args, object: &Object, outcomes: &[Outcome<'_>], written: Option<
     if !text.is_empty() {
         eprintln!("{text}");
     }
-}
-
-fn inputs(args: &Args) -> Result<Inputs, BuildCommandError> {
-    let beside = inputs_beside(&args.object);
-    let file = args
-        .inputs
-        .clone()
-        .or_else(|| beside.exists().then_some(beside));
-    let mut inputs = match file {
-        Some(path) => {
-            let text = fs::read_to_string(&path).map_err(|source| BuildCommandError::Read {
-                path: path.clone(),
-                source,
-            })?;
-            inputs::parse(&text).map_err(|source| BuildCommandError::Inputs {
-                path: Some(path),
-                source,
-            })?
-        }
-        None => Inputs::default(),
-    };
-    let wrong = |source| BuildCommandError::Inputs { path: None, source };
-    for setting in &args.settings {
-        let (name, value) = inputs::parse_setting(setting).map_err(wrong)?;
-        inputs.globals.insert(name, value);
-    }
-    for program in &args.autoload {
-        inputs.programs.entry(program.clone()).or_default().autoload = Some(true);
-    }
-    for program in &args.no_autoload {
-        inputs.programs.entry(program.clone()).or_default().autoload = Some(false);
-    }
-    for setting in &args.attach_target {
-        let (program, function) = inputs::split_setting(setting).map_err(wrong)?;
-        let program = inputs.programs.entry(program.into()).or_default();
-        program.attach_target = Some(function.into());
-    }
-    Ok(inputs)
 }
 
 fn suffixed(path: &Path, suffix: &str) -> PathBuf {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use preverify_abi::kinds::Architecture;
 use preverify_bundle::Bundle;
-use preverify_pipeline::{ProvedImage, Verified, VerifiedProgram};
+use preverify_pipeline::{ImageKind, ProvedImage, Verified, VerifiedProgram};
 use preverify_protocol::LoadedProgram;
 use preverify_target::Target;
 use serde_json::{Value, json};
@@ -52,15 +52,27 @@ pub fn as_text(outcomes: &[Outcome<'_>], written: Option<&Written<'_>>) -> Strin
 
 fn program_as_text((program, loaded): (&VerifiedProgram, &LoadedProgram)) -> String {
     let statistics = &loaded.statistics;
-    let images: Vec<String> = program
-        .images()
-        .map(|(kind, image)| format!("{:>7} bytes of {kind}", image.proof.code_bytes))
-        .collect();
-    format!(
-        "  {:24} {:>9} insns processed, {:>6} peak states, {}",
-        loaded.function,
+    let images = program.images();
+    program_line(
+        &loaded.function,
         statistics.total_insns,
         statistics.peak_states,
+        images.map(|(kind, image)| (kind, image.proof.code_bytes)),
+    )
+}
+
+/// What is said of a program that was accepted, and of its images.
+pub fn program_line(
+    function: &str,
+    total_insns: u32,
+    peak_states: u32,
+    images: impl Iterator<Item = (ImageKind, usize)>,
+) -> String {
+    let images: Vec<_> = images
+        .map(|(kind, bytes)| format!("{bytes:>7} bytes of {kind}"))
+        .collect();
+    format!(
+        "  {function:24} {total_insns:>9} insns processed, {peak_states:>6} peak states, {}",
         images.join(", ")
     )
 }

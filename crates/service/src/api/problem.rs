@@ -1,0 +1,158 @@
+//! What a request gets if it does not get what it asks for: problem details (RFC 9457).
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::multipart::MultipartError;
+use axum::http::{HeaderValue, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use tracing::error;
+use utoipa::ToSchema;
+
+use crate::blobs::BlobError;
+use crate::records::RecordError;
+use crate::tenants::Exceeded;
+
+/// Why a request was not answered otherwise.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Problem {
+    /// What the status means.
+    title: &'static str,
+    /// The HTTP status.
+    status: u16,
+    /// What is wrong, and what helps.
+    detail: String,
+    /// Seconds after which it may be otherwise.
+    #[serde(skip)]
+    retry_after: Option<u64>,
+}
+
+impl Problem {
+    fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        Self {
+            title: status.canonical_reason().unwrap_or("Error"),
+            status: status.as_u16(),
+            detail: detail.into(),
+            retry_after: None,
+        }
+    }
+
+    /// The request is not understood.
+    pub fn malformed(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, detail)
+    }
+
+    /// The request is understood, and asks for what cannot be.
+    pub fn impossible(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
+    }
+
+    /// The request is larger than one may be.
+    pub fn too_large(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
+    }
+
+    /// The request did not come in time.
+    pub fn too_slow(limit: Duration) -> Self {
+        Self::new(
+            StatusCode::REQUEST_TIMEOUT,
+            format!("the request was not all there after {} s", limit.as_secs()),
+        )
+    }
+
+    /// There is no such thing, or not for who asks.
+    pub fn missing(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, detail)
+    }
+
+    /// There will be, but not yet; or there cannot be any longer.
+    pub fn conflict(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, detail)
+    }
+
+    /// Nobody knows who asks.
+    pub fn unauthorized(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, detail)
+    }
+
+    /// Who asks may not.
+    pub fn forbidden(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, detail)
+    }
+
+    /// Not now.
+    pub fn unavailable(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+    }
+
+    /// The service's own fault: its log says more than who asks is told.
+    fn internal(error: &dyn std::error::Error) -> Self {
+        error!(%error, "a request failed");
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "the service failed, and its log says why",
+        )
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, Json(&self)).into_response();
+        let headers = response.headers_mut();
+        let kind = HeaderValue::from_static("application/problem+json");
+        headers.insert(header::CONTENT_TYPE, kind);
+        if let Some(seconds) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+impl From<Exceeded> for Problem {
+    fn from(exceeded: Exceeded) -> Self {
+        let status = match exceeded {
+            Exceeded::Object { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Exceeded::OpenJobs(_) | Exceeded::Rate { .. } | Exceeded::Time(_) => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
+        };
+        Self {
+            retry_after: match exceeded {
+                Exceeded::Rate { wait, .. } => Some(wait.as_secs() + 1),
+                _ => None,
+            },
+            ..Self::new(status, exceeded.to_string())
+        }
+    }
+}
+
+impl From<RecordError> for Problem {
+    fn from(error: RecordError) -> Self {
+        Self::internal(&error)
+    }
+}
+
+impl From<BlobError> for Problem {
+    fn from(error: BlobError) -> Self {
+        Self::internal(&error)
+    }
+}
+
+impl From<MultipartError> for Problem {
+    fn from(error: MultipartError) -> Self {
+        Self::new(error.status(), error.body_text())
+    }
+}
+
+/// A path that leads nowhere.
+pub async fn no_such_path(uri: Uri) -> Problem {
+    Problem::missing(format!(
+        "there is nothing at {}: /v1/openapi.json says what there is",
+        uri.path()
+    ))
+}

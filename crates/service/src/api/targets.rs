@@ -1,0 +1,53 @@
+//! Kernels that verify.
+
+use axum::Json;
+use axum::extract::{Path, State};
+
+use super::App;
+use super::caller::{Caller, Read};
+use super::problem::Problem;
+use super::views::TargetView;
+
+/// All targets, by name.
+#[utoipa::path(
+    get, path = "/v1/targets", tag = "targets", security(("token" = ["read"])),
+    responses((status = 200, description = "Them", body = Vec<TargetView>))
+)]
+pub async fn list(State(app): State<App>, _caller: Caller<Read>) -> Json<Vec<TargetView>> {
+    Json(app.targets.all().iter().map(TargetView::of).collect())
+}
+
+/// One target.
+#[utoipa::path(
+    get, path = "/v1/targets/{name}", tag = "targets", security(("token" = ["read"])),
+    params(("name" = String, Path, description = "Its name")),
+    responses(
+        (status = 200, description = "It", body = TargetView),
+        (status = 404, description = "There is none", body = Problem, content_type = "application/problem+json")
+    )
+)]
+pub async fn show(
+    State(app): State<App>,
+    _caller: Caller<Read>,
+    Path(name): Path<String>,
+) -> Result<Json<TargetView>, Problem> {
+    match app.targets.named(&name) {
+        Some(held) => Ok(Json(TargetView::of(&held))),
+        None => Err(unknown(&app, &name)),
+    }
+}
+
+/// Says which targets there are.
+pub fn unknown(app: &App, name: &str) -> Problem {
+    let known = app.targets.all();
+    let known: Vec<_> = known.iter().map(|held| held.target.name()).collect();
+    Problem::missing(match &known[..] {
+        [] => {
+            format!("there is no target `{name}`, and no other: `preverify target add` makes one")
+        }
+        known => format!(
+            "there is no target `{name}`; there are: {}",
+            known.join(", ")
+        ),
+    })
+}

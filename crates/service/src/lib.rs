@@ -1,0 +1,42 @@
+//! Verification as a service.
+//!
+//! ```text
+//! submission (api)
+//!   -> job and tasks (scheduler)     what was done before is found again: a task is called by all that its outcome depends on
+//!   -> queue                         tenants take turns
+//!   -> worker                        the pipeline, in verifiers that wait in a pool; signs in the same step
+//!   -> outcome (scheduler)           once; whoever waits for it goes on
+//!   -> bundle, verdict, log (api)    and events for who watches (news)
+//! ```
+//!
+//! What is known lies in records, what is large in blobs. Both survive the process, and nothing else needs to.
+
+#![forbid(unsafe_code)]
+
+mod api;
+mod audit;
+mod blobs;
+mod digest;
+mod job;
+mod merge;
+mod metrics;
+mod news;
+mod pool;
+mod queue;
+mod random;
+mod records;
+mod scheduler;
+mod serve;
+mod targets;
+mod task;
+mod tenants;
+mod tls;
+mod tokens;
+mod verify;
+mod web;
+mod worker;
+
+pub use api::{Bounds, description, views};
+pub use serve::{Options, ServeError, Service};
+pub use tenants::Quota;
+pub use tls::{Tls, TlsError};

@@ -1,0 +1,182 @@
+//! What waits for a worker, fairly between tenants: each has a line of its own, and they take turns.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::task::TaskId;
+
+/// A task that waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    /// Which.
+    pub task: TaskId,
+    /// Who wanted it first.
+    pub tenant: String,
+    /// The target that its worker must hold, if it needs one.
+    pub target: Option<String>,
+}
+
+/// The waiting tasks of one process. What is lost with it is queued again from the records.
+#[derive(Clone, Debug, Default)]
+pub struct Queue {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    lines: Mutex<Lines>,
+    pushed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Lines {
+    /// Tenants with somebody in line; the first is the next to be served.
+    turns: VecDeque<String>,
+    waiting: HashMap<String, VecDeque<Ticket>>,
+    /// The tasks among them.
+    tasks: HashSet<TaskId>,
+}
+
+impl Queue {
+    /// Adds a task, unless it waits already.
+    pub fn push(&self, ticket: Ticket) {
+        self.lines().push(ticket);
+        // Each worker may be able to do it.
+        self.shared.pushed.notify_waiters();
+    }
+
+    /// Waits for a task whose target a worker holds.
+    pub async fn take(&self, holds: impl Fn(&str) -> bool) -> Ticket {
+        loop {
+            let pushed = self.shared.pushed.notified();
+            tokio::pin!(pushed);
+            // What comes between the look and the wait is not missed.
+            pushed.as_mut().enable();
+            if let Some(ticket) = self.lines().take(&holds) {
+                return ticket;
+            }
+            pushed.await;
+        }
+    }
+
+    /// How many wait, by target; those without one are under an empty name.
+    pub fn depth(&self) -> HashMap<String, usize> {
+        let mut depth = HashMap::new();
+        for ticket in self.lines().waiting.values().flatten() {
+            *depth
+                .entry(ticket.target.clone().unwrap_or_default())
+                .or_default() += 1;
+        }
+        depth
+    }
+
+    fn lines(&self) -> MutexGuard<'_, Lines> {
+        // Nothing in here is ever half-changed.
+        let lines = self.shared.lines.lock();
+        lines.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lines {
+    fn push(&mut self, ticket: Ticket) {
+        if !self.tasks.insert(ticket.task) {
+            return;
+        }
+        let line = self.waiting.entry(ticket.tenant.clone()).or_default();
+        if line.is_empty() {
+            self.turns.push_back(ticket.tenant.clone());
+        }
+        line.push_back(ticket);
+    }
+
+    fn take(&mut self, holds: &impl Fn(&str) -> bool) -> Option<Ticket> {
+        let can = |ticket: &Ticket| ticket.target.as_deref().is_none_or(holds);
+        for turn in 0..self.turns.len() {
+            let Some(line) = self.waiting.get_mut(&self.turns[turn]) else {
+                continue;
+            };
+            let Some(ticket) = line
+                .iter()
+                .position(can)
+                .and_then(|place| line.remove(place))
+            else {
+                continue;
+            };
+            self.tasks.remove(&ticket.task);
+            let goes_on = !line.is_empty();
+            if let Some(tenant) = self.turns.remove(turn) {
+                match goes_on {
+                    true => self.turns.push_back(tenant),
+                    false => drop(self.waiting.remove(&tenant)),
+                }
+            }
+            return Some(ticket);
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::Digest;
+
+    fn ticket(tenant: &str, name: &str, target: Option<&str>) -> Ticket {
+        Ticket {
+            task: Digest::of(name.as_bytes()),
+            tenant: tenant.into(),
+            target: target.map(str::to_owned),
+        }
+    }
+
+    fn names(queue: &Queue, holds: impl Fn(&str) -> bool) -> Vec<Ticket> {
+        std::iter::from_fn(|| queue.lines().take(&holds)).collect()
+    }
+
+    #[test]
+    fn tenants_take_turns() {
+        let queue = Queue::default();
+        let all: Vec<_> = ["a1", "a2", "a3", "b1", "b2", "c1"]
+            .iter()
+            .map(|name| ticket(&name[..1], name, None))
+            .collect();
+        all.iter().cloned().for_each(|ticket| queue.push(ticket));
+        let order = [0, 3, 5, 1, 4, 2].map(|index: usize| all[index].clone());
+        assert_eq!(names(&queue, |_| true), order);
+        assert!(queue.lines().turns.is_empty() && queue.lines().waiting.is_empty());
+        queue.push(all[0].clone());
+        queue.push(all[0].clone());
+        assert_eq!(names(&queue, |_| true), [all[0].clone()]);
+    }
+
+    #[test]
+    fn workers_get_what_they_hold() {
+        let queue = Queue::default();
+        let x = ticket("a", "1", Some("x"));
+        let y = ticket("a", "2", Some("y"));
+        let any = ticket("a", "3", None);
+        for ticket in [&x, &y, &any] {
+            queue.push(ticket.clone());
+        }
+        assert_eq!(queue.depth()["y"], 1);
+        assert_eq!(names(&queue, |target| target == "y"), [y, any]);
+        assert_eq!(names(&queue, |_| false), []);
+        assert_eq!(names(&queue, |_| true), [x]);
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_woken() {
+        let queue = Queue::default();
+        let waiting = {
+            let queue = queue.clone();
+            tokio::spawn(async move { queue.take(|target| target == "x").await })
+        };
+        tokio::task::yield_now().await;
+        queue.push(ticket("a", "1", Some("y")));
+        tokio::task::yield_now().await;
+        queue.push(ticket("a", "2", Some("x")));
+        assert_eq!(waiting.await.unwrap(), ticket("a", "2", Some("x")));
+    }
+}

@@ -1,0 +1,171 @@
+//! What the service knows: records under keys, each with a revision.
+//!
+//! A key is made of words that points separate, as in `job.acme.01J...`. Whoever changes a record says which
+//! revision they have read, and loses against whoever was faster: so several processes can work on the same records.
+
+mod sqlite;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub use sqlite::Sqlite;
+
+/// Records cannot be read or written.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum RecordError {
+    /// The database refuses.
+    #[error("the database {}: {source}", path.display())]
+    Database {
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        source: Arc<rusqlite::Error>,
+    },
+    /// The database was written by a newer version.
+    #[error(
+        "the database {} has the format {found}, and this version knows those up to {known}: start the version that \
+         wrote it, or a newer one",
+        path.display()
+    )]
+    Newer {
+        /// Its file.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+        /// The newest that is known.
+        known: u32,
+    },
+    /// A record is not what is expected under its key.
+    #[error("the record `{key}` cannot be read: {source}")]
+    Malformed {
+        /// Its key.
+        key: String,
+        /// Why not.
+        source: Arc<serde_json::Error>,
+    },
+    /// The thread that has the database has ended.
+    #[error("the database is closed")]
+    Closed,
+}
+
+/// A record as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record<T> {
+    /// What it says.
+    pub value: T,
+    /// Which of its versions it is.
+    pub revision: u64,
+}
+
+/// Some of the records with a prefix.
+#[derive(Clone, Copy, Debug)]
+pub struct Page<'a> {
+    /// Only keys after this one, in the order that is asked for.
+    pub after: Option<&'a str>,
+    /// So many at most.
+    pub limit: usize,
+    /// From the last to the first.
+    pub backwards: bool,
+}
+
+impl Page<'_> {
+    /// All of them.
+    pub const ALL: Self = Self {
+        after: None,
+        limit: usize::MAX,
+        backwards: false,
+    };
+}
+
+/// The records of a service, as JSON.
+#[derive(Clone, Debug)]
+pub struct Records {
+    store: Sqlite,
+}
+
+impl Records {
+    /// Records in a database of this process's own.
+    pub fn new(store: Sqlite) -> Self {
+        Self { store }
+    }
+
+    /// The record under a key.
+    pub async fn get<T: DeserializeOwned>(
+        &self,
+        key: &str,
+    ) -> Result<Option<Record<T>>, RecordError> {
+        let found = self.store.get(key).await?;
+        found.map(|record| read(key, record)).transpose()
+    }
+
+    /// Writes a record that is not there yet. False: it is.
+    pub async fn create<T: Serialize>(&self, key: &str, value: &T) -> Result<bool, RecordError> {
+        self.store.create(key, write(value)).await
+    }
+
+    /// Writes a record anew that has the given revision. False: it has another.
+    pub async fn update<T: Serialize>(
+        &self,
+        key: &str,
+        value: &T,
+        revision: u64,
+    ) -> Result<bool, RecordError> {
+        self.store.update(key, write(value), revision).await
+    }
+
+    /// Removes a record, if it is there.
+    pub async fn remove(&self, key: &str) -> Result<(), RecordError> {
+        self.store.remove(key).await
+    }
+
+    /// The records whose keys begin with `prefix`, by key.
+    pub async fn list<T: DeserializeOwned>(
+        &self,
+        prefix: &str,
+        page: Page<'_>,
+    ) -> Result<Vec<(String, Record<T>)>, RecordError> {
+        let found = self.store.list(prefix, page).await?.into_iter();
+        found
+            .map(|(key, record)| {
+                let record = read(&key, record)?;
+                Ok((key, record))
+            })
+            .collect()
+    }
+
+    /// Changes a record as often as it takes to be the one who does. `change` says no by returning nothing; what is not
+    /// there is not changed.
+    pub async fn change<T: Serialize + DeserializeOwned>(
+        &self,
+        key: &str,
+        mut change: impl FnMut(T) -> Option<T>,
+    ) -> Result<Option<T>, RecordError> {
+        while let Some(found) = self.get(key).await? {
+            let Some(changed) = change(found.value) else {
+                return Ok(None);
+            };
+            if self.update(key, &changed, found.revision).await? {
+                return Ok(Some(changed));
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn read<T: DeserializeOwned>(key: &str, record: Record<Vec<u8>>) -> Result<Record<T>, RecordError> {
+    let value = serde_json::from_slice(&record.value).map_err(|source| RecordError::Malformed {
+        key: key.into(),
+        source: Arc::new(source),
+    })?;
+    Ok(Record {
+        value,
+        revision: record.revision,
+    })
+}
+
+fn write<T: Serialize>(value: &T) -> Vec<u8> {
+    serde_json::to_vec(value).expect("records have only strings as keys")
+}

@@ -1,0 +1,281 @@
+// The page of the service: what the API says, shown. The token stays in this tab.
+
+const main = document.getElementById("main");
+const status = document.getElementById("status");
+const tokenField = document.getElementById("token");
+const TOKEN = "preverify-token";
+
+// What runs for the page that is shown ends with it.
+let shown = new AbortController();
+
+async function ask(path, options = {}) {
+  const token = sessionStorage.getItem(TOKEN);
+  const headers = token ? { authorization: `Bearer ${token}` } : {};
+  const answer = await fetch(path, { ...options, headers, signal: shown.signal });
+  if (answer.ok) return answer;
+  let detail = `${answer.status} ${answer.statusText}`;
+  try {
+    detail = (await answer.json()).detail ?? detail;
+  } catch {
+    // It is no problem details.
+  }
+  if (answer.status === 401) {
+    tokenField.focus();
+    if (!token) detail = "Enter a token first: whoever runs the service makes them.";
+  }
+  throw new Error(detail);
+}
+
+const json = async (path) => (await ask(path)).json();
+
+function say(text) {
+  status.textContent = text;
+}
+
+function element(name, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(name), properties);
+  made.append(...children);
+  return made;
+}
+
+function show(page) {
+  main.replaceChildren(document.getElementById(`page-${page}`).content.cloneNode(true));
+}
+
+const find = (id) => main.querySelector(`#${id}`);
+const number = new Intl.NumberFormat("en");
+const time = (text) => new Date(text).toLocaleString();
+
+function state(word) {
+  return element("span", { className: `state ${word}`, textContent: word });
+}
+
+// Pages
+
+async function submitPage() {
+  show("submit");
+  const [form, drop, object, chosen] = ["submit", "drop", "object", "chosen"].map(find);
+  const choose = () => {
+    const file = object.files[0];
+    chosen.textContent = file ? `${file.name}, ${number.format(file.size)} bytes` : "No object yet.";
+  };
+  object.addEventListener("change", choose);
+  for (const kind of ["dragenter", "dragover"]) {
+    drop.addEventListener(kind, (event) => {
+      event.preventDefault();
+      drop.classList.add("over");
+    });
+  }
+  drop.addEventListener("dragleave", () => drop.classList.remove("over"));
+  drop.addEventListener("drop", (event) => {
+    event.preventDefault();
+    drop.classList.remove("over");
+    object.files = event.dataTransfer.files;
+    choose();
+  });
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const body = new FormData();
+    body.append("object", object.files[0], object.files[0].name);
+    for (const target of form.querySelectorAll("#targets input:checked")) body.append("target", target.value);
+    for (const field of ["inputs", "limits"]) {
+      const value = find(field).value.trim();
+      if (value) body.append(field, value);
+    }
+    const button = form.querySelector("button.main");
+    button.disabled = true;
+    await attempt(async () => {
+      const job = await (await ask("/v1/jobs", { method: "POST", body })).json();
+      location.hash = `#/jobs/${job.id}`;
+    });
+    button.disabled = false;
+  });
+  const targets = await json("/v1/targets");
+  find("targets").append(
+    ...targets.map((target, index) =>
+      element(
+        "label",
+        {},
+        element("input", { type: "checkbox", value: target.name, checked: index === 0 && targets.length === 1 }),
+        ` ${target.name} `,
+        element("span", { className: "faint", textContent: `${target.release}, ${target.architecture}` }),
+      ),
+    ),
+  );
+}
+
+async function jobsPage() {
+  show("jobs");
+  const [rows, older] = ["rows", "older"].map(find);
+  let last = null;
+  const more = async () => {
+    const jobs = await json(`/v1/jobs?limit=50${last ? `&before=${last}` : ""}`);
+    for (const job of jobs) {
+      const link = element("a", { href: `#/jobs/${job.id}`, textContent: job.name });
+      const targets = job.targets.map((target) => target.target).join(", ");
+      rows.append(
+        element(
+          "tr",
+          {},
+          element("td", {}, link),
+          element("td", {}, state(job.state)),
+          element("td", { textContent: targets }),
+          element("td", { textContent: time(job.submitted) }),
+        ),
+      );
+      last = job.id;
+    }
+    older.hidden = jobs.length < 50;
+  };
+  older.addEventListener("click", () => attempt(more));
+  await more();
+}
+
+async function targetsPage() {
+  show("targets");
+  const cells = (target) => [target.name, target.architecture, target.release, target.build_id];
+  for (const target of await json("/v1/targets")) {
+    find("rows").append(element("tr", {}, ...cells(target).map((textContent) => element("td", { textContent }))));
+  }
+}
+
+async function jobPage(id) {
+  show("job");
+  showJob(await json(`/v1/jobs/${id}`));
+  // An EventSource could not say who asks.
+  const events = await ask(`/v1/jobs/${id}/events`);
+  const reader = events.body.pipeThrough(new TextDecoderStream()).getReader();
+  let buffered = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) break;
+    buffered += value;
+    const lines = buffered.split("\n");
+    buffered = lines.pop();
+    for (const line of lines) {
+      if (line.startsWith("data:")) showJob(JSON.parse(line.slice(5)));
+    }
+  }
+}
+
+function showJob(job) {
+  find("name").textContent = job.name;
+  find("summary").replaceChildren(
+    state(job.state),
+    `, submitted ${time(job.submitted)}${job.ended ? `, ended ${time(job.ended)}` : ""}`,
+    ...(job.reason ? [`: ${job.reason}`] : []),
+  );
+  const actions = find("actions");
+  actions.replaceChildren();
+  if (job.bundle) {
+    const button = element("button", { className: "main", textContent: `Bundle, ${number.format(job.bundle.bytes)} bytes` });
+    button.addEventListener("click", () => attempt(() => download(`/v1/jobs/${job.id}/bundle`, `${job.name}.pvb`)));
+    actions.append(button);
+  }
+  const heads = job.targets.map((target) =>
+    element("th", { scope: "col" }, target.target, element("br"), state(target.state), progress(target)),
+  );
+  find("heads").replaceChildren(element("tr", {}, element("th", { scope: "col", textContent: "Program" }), ...heads));
+  const names = [...new Set(job.targets.flatMap((target) => target.programs.map((program) => program.program)))];
+  find("cells").replaceChildren(
+    ...names.map((name) =>
+      element(
+        "tr",
+        {},
+        element("th", { scope: "row", textContent: name }),
+        ...job.targets.map((target) => cell(target.programs.find((program) => program.program === name))),
+      ),
+    ),
+  );
+  find("refusals").replaceChildren(...job.targets.filter((target) => target.message).map((target) => refusal(job, target)));
+}
+
+function progress(target) {
+  if (!target.step) return "";
+  const counted = target.processed_insns ? `, ${number.format(target.processed_insns)} insns` : "";
+  return element("span", { className: "faint", textContent: ` ${target.step}${counted}` });
+}
+
+function cell(program) {
+  if (!program) return element("td", { className: "faint", textContent: "–" });
+  const lines = [
+    `${number.format(program.total_insns)} insns processed`,
+    `${number.format(program.peak_states)} states at the peak, ${number.format(program.total_states)} in all`,
+    `${(program.duration_us / 1000).toFixed(1)} ms`,
+  ];
+  if (program.native_bytes !== null) lines.push(`${number.format(program.native_bytes)} bytes of machine code`);
+  if (program.bytecode_bytes !== null) lines.push(`${number.format(program.bytecode_bytes)} bytes of bytecode`);
+  return element("td", {}, ...lines.flatMap((line) => [line, element("br")]));
+}
+
+function refusal(job, target) {
+  const parts = [
+    element("h2", { textContent: `${target.target}${target.program ? `: ${target.program}` : ""}` }),
+    element("pre", { tabIndex: 0, textContent: target.message }),
+  ];
+  if (target.has_log) {
+    const button = element("button", { textContent: "The verifier's whole log" });
+    button.addEventListener("click", () => attempt(() => showLog(job, target.target)));
+    parts.push(button);
+  }
+  return element("div", {}, ...parts);
+}
+
+async function showLog(job, target) {
+  const text = await (await ask(`/v1/jobs/${job.id}/targets/${encodeURIComponent(target)}/log`)).text();
+  const lines = text.split("\n");
+  // The instruction that the verifier objects to is the last that it looked at.
+  const here = lines.findLastIndex((line) => /^\d+: \(/.test(line));
+  const shownLines = lines.map((line, index) => {
+    const className = index === here ? "here" : line.startsWith("; ") ? "source" : "";
+    return element("span", { className, textContent: `${line}\n` });
+  });
+  find("log-name").textContent = `Log of ${target}`;
+  find("log-text").replaceChildren(...shownLines);
+  find("log").hidden = false;
+  shownLines[here]?.scrollIntoView({ block: "center" });
+  find("log-text").focus({ preventScroll: true });
+}
+
+async function download(path, name) {
+  const url = URL.createObjectURL(await (await ask(path)).blob());
+  element("a", { href: url, download: name }).click();
+  URL.revokeObjectURL(url);
+}
+
+// From addresses to pages
+
+async function attempt(work) {
+  say("");
+  try {
+    await work();
+  } catch (error) {
+    if (error.name !== "AbortError") say(error.message);
+  }
+}
+
+function route() {
+  shown.abort();
+  shown = new AbortController();
+  const [, section, id] = location.hash.split("/");
+  for (const link of document.querySelectorAll("nav a")) {
+    const current = link.hash === `#/${section ?? ""}` || (!section && link.hash === "#/");
+    current ? link.setAttribute("aria-current", "page") : link.removeAttribute("aria-current");
+  }
+  attempt(() => {
+    if (section === "jobs" && id) return jobPage(id);
+    if (section === "jobs") return jobsPage();
+    if (section === "targets") return targetsPage();
+    return submitPage();
+  });
+}
+
+document.getElementById("sign-in").addEventListener("submit", (event) => {
+  event.preventDefault();
+  sessionStorage.setItem(TOKEN, tokenField.value.trim());
+  tokenField.value = "";
+  say("The token is used in this tab.");
+  route();
+});
+addEventListener("hashchange", route);
+route();

@@ -1,0 +1,224 @@
+//! Takes tasks from the queue, one after the other, and does them.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use preverify_bundle::{Bundle, Signer};
+use tokio::sync::watch;
+use tokio::task::JoinError;
+use tracing::{error, info, warn};
+
+use crate::blobs::{BlobError, Blobs};
+use crate::digest::Digest;
+use crate::merge::{MergeError, merge};
+use crate::metrics::Metrics;
+use crate::news::{Event, News, Progress, Step};
+use crate::pool::Pool;
+use crate::queue::{Queue, Ticket};
+use crate::records::RecordError;
+use crate::scheduler::Scheduler;
+use crate::targets::Targets;
+use crate::task::{Accepted, Outcome, Program, Refused, TaskId, Verification, Work};
+use crate::tenants::Tenants;
+use crate::verify::{Verdict, verify};
+
+/// How often a task is tried that fails without a verdict.
+const MOST_ATTEMPTS: u32 = 3;
+/// How long a worker waits before it goes on if what it needs is not there.
+const PAUSE: Duration = Duration::from_secs(1);
+/// The most of a verifier's log that is kept: its end, where the objection is.
+const LOG_LIMIT: usize = 16 << 20;
+
+/// What a worker needs.
+#[derive(Clone)]
+pub struct Worker {
+    /// Knows what is to be done.
+    pub scheduler: Scheduler,
+    /// Where that waits.
+    pub queue: Queue,
+    /// Objects, logs and bundles.
+    pub blobs: Blobs,
+    /// What it can verify for.
+    pub targets: Targets,
+    /// Who pays for the time.
+    pub tenants: Tenants,
+    /// Verifiers that wait.
+    pub pool: Pool,
+    /// Who signs.
+    pub signer: Arc<Signer>,
+    /// Where it tells how far it is.
+    pub news: News,
+    /// Where it counts what it did.
+    pub metrics: Metrics,
+}
+
+/// What keeps a worker from its work, which is no fault of the task.
+#[derive(Debug, thiserror::Error)]
+enum WorkError {
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    #[error(transparent)]
+    Blob(#[from] BlobError),
+    #[error("the verification panicked: {0}")]
+    Panic(#[from] JoinError),
+    #[error(transparent)]
+    Merge(#[from] MergeError),
+    #[error("the {what} {digest} is not there")]
+    Missing { what: &'static str, digest: Digest },
+    #[error("no target has the identity {0} any longer")]
+    Target(String),
+}
+
+impl Worker {
+    /// Works until it is told to stop; what it has begun it ends.
+    pub async fn run(self, mut stop: watch::Receiver<bool>) {
+        loop {
+            let ticket = tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => return,
+                ticket = self.queue.take(|target| self.targets.identified(target).is_some()) => ticket,
+            };
+            self.work(ticket).await;
+        }
+    }
+
+    async fn work(&self, ticket: Ticket) {
+        let (task, begun) = (ticket.task, Instant::now());
+        let mut attempt = 1;
+        let outcome = loop {
+            let start = Instant::now();
+            let attempt_outcome = self.attempt(task).await;
+            if let Err(error) = self.tenants.spent(&ticket.tenant, start.elapsed()).await {
+                error!(%task, %error, "the time of a verification is not counted");
+            }
+            let reason = match attempt_outcome {
+                Ok(Some(Attempt::Done(outcome))) => break outcome,
+                // Somebody else has ended it.
+                Ok(None) => return,
+                Ok(Some(Attempt::Again(reason))) => reason,
+                Err(error) => error.to_string(),
+            };
+            warn!(%task, attempt, reason, "no verdict");
+            if attempt == MOST_ATTEMPTS {
+                break Outcome::Failed { reason };
+            }
+            attempt += 1;
+            tokio::time::sleep(PAUSE).await;
+        };
+        while let Err(error) = self.scheduler.end(task, outcome.clone()).await {
+            error!(%task, %error, "the outcome cannot be written");
+            tokio::time::sleep(PAUSE).await;
+        }
+        self.metrics.ended(&outcome, begun.elapsed());
+        info!(%task, outcome = outcome.word(), "task ended");
+    }
+
+    async fn attempt(&self, id: TaskId) -> Result<Option<Attempt>, WorkError> {
+        let task = self.scheduler.task(id).await?;
+        let Some(task) = task.filter(|task| task.outcome.is_none()) else {
+            return Ok(None);
+        };
+        Ok(Some(match task.work {
+            Work::Verify(verification) => self.verify(id, *verification).await?,
+            Work::Merge { parts } => Attempt::Done(self.merge(id, &parts).await?),
+        }))
+    }
+
+    async fn verify(&self, id: TaskId, verification: Verification) -> Result<Attempt, WorkError> {
+        let held = self.targets.identified(&verification.target);
+        let held = held.ok_or_else(|| WorkError::Target(verification.target.clone()))?;
+        let object = self.blob("object", verification.object).await?;
+        let (pool, signer, news) = (self.pool.clone(), self.signer.clone(), self.news.clone());
+        let verdict = tokio::task::spawn_blocking(move || {
+            let mut tell = |progress| news.tell(Event::Progress(id, progress));
+            verify(&verification, object, &held, &pool, &signer, &mut tell)
+        });
+        Ok(match verdict.await? {
+            Verdict::Accepted {
+                bundle,
+                programs,
+                notes,
+            } => Attempt::Done(self.keep(&bundle, programs, notes).await?),
+            Verdict::Refused {
+                message,
+                program,
+                log,
+            } => Attempt::Done(Outcome::Refused(Refused {
+                message,
+                program,
+                log: match log {
+                    Some(log) => Some(self.blobs.put(end_of(log)).await?),
+                    None => None,
+                },
+            })),
+            Verdict::None {
+                reason,
+                again: true,
+            } => Attempt::Again(reason),
+            Verdict::None { reason, .. } => Attempt::Done(Outcome::Failed { reason }),
+        })
+    }
+
+    async fn merge(&self, id: TaskId, parts: &[TaskId]) -> Result<Outcome, WorkError> {
+        self.news.tell(Event::Progress(
+            id,
+            Progress {
+                step: Step::Merge,
+                processed: None,
+            },
+        ));
+        let mut bundles = Vec::with_capacity(parts.len());
+        for part in parts {
+            let outcome = self
+                .scheduler
+                .task(*part)
+                .await?
+                .and_then(|task| task.outcome);
+            let Some(Outcome::Bundle(accepted)) = outcome else {
+                return Err(WorkError::Missing {
+                    what: "bundle of task",
+                    digest: *part,
+                });
+            };
+            bundles.push(self.blob("bundle", accepted.bundle).await?);
+        }
+        let signer = self.signer.clone();
+        let bundle = tokio::task::spawn_blocking(move || merge(&bundles, &signer)).await??;
+        self.keep(&bundle, Vec::new(), Vec::new()).await
+    }
+
+    async fn keep(
+        &self,
+        bundle: &Bundle,
+        programs: Vec<Program>,
+        notes: Vec<String>,
+    ) -> Result<Outcome, WorkError> {
+        let bytes = bundle.to_bytes();
+        Ok(Outcome::Bundle(Accepted {
+            bytes: bytes.len(),
+            bundle: self.blobs.put(bytes).await?,
+            programs,
+            notes,
+        }))
+    }
+
+    async fn blob(&self, what: &'static str, digest: Digest) -> Result<Vec<u8>, WorkError> {
+        let found = self.blobs.get(digest).await?;
+        found.ok_or(WorkError::Missing { what, digest })
+    }
+}
+
+enum Attempt {
+    Done(Outcome),
+    /// There is no verdict, for this reason.
+    Again(String),
+}
+
+/// The end of a log, if it is longer than what is kept.
+fn end_of(log: String) -> Vec<u8> {
+    let mut bytes = log.into_bytes();
+    if bytes.len() > LOG_LIMIT {
+        bytes.drain(..bytes.len() - LOG_LIMIT);
+    }
+    bytes
+}

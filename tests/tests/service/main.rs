@@ -1,0 +1,8 @@
+#![allow(clippy::unwrap_used, reason = "a test that fails shall say where")]
+//! Verification as a service: what it answers, what it survives, and what its page shows.
+
+mod api;
+mod browser;
+mod page;
+mod running;
+mod tls;

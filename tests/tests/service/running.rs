@@ -1,0 +1,144 @@
+//! A service in the test's process, and a client of it.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use preverify_bundle::{Bundle, Certificate, Signer};
+use preverify_lab::{Lab, signer};
+use preverify_pipeline::Object;
+use preverify_service::{Bounds, Options, Quota, Service};
+use preverify_target::{Store, default_cache};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
+use ureq::Agent;
+use ureq::unversioned::multipart::{Form, Part};
+
+/// A service in this process.
+pub struct Running {
+    pub agent: Agent,
+    pub address: SocketAddr,
+    pub token: String,
+    signer: Signer,
+    end: Option<oneshot::Sender<()>>,
+    runtime: Option<Runtime>,
+}
+
+impl Running {
+    /// With what tests usually need.
+    pub fn start(lab: &Lab, state: &TempDir) -> Self {
+        Self::start_with(lab, state, |_| {})
+    }
+
+    /// With something else.
+    pub fn start_with(lab: &Lab, state: &TempDir, change: impl FnOnce(&mut Options)) -> Self {
+        let runtime = Runtime::new().unwrap();
+        let signer = signer().unwrap();
+        let mut options = Options {
+            state: state.path().to_owned(),
+            targets: vec![lab.target.name().to_owned()],
+            listen: ([127, 0, 0, 1], 0).into(),
+            tls: None,
+            workers: 1,
+            warm: 0,
+            drain: Duration::ZERO,
+            bounds: Bounds::default(),
+            quota: Quota::default(),
+        };
+        change(&mut options);
+        let store = Store::open(&default_cache().unwrap()).unwrap();
+        let same_signer = Signer::from_pem(&signer.to_pem().unwrap()).unwrap();
+        let quietly = &mut |_: &str| {};
+        let starting = Service::start(options, &store, same_signer, quietly);
+        let service = runtime.block_on(starting).unwrap();
+        runtime.block_on(service.first_token()).unwrap();
+        let token = std::fs::read_to_string(state.path().join("admin.token")).unwrap();
+        let address = service.address().unwrap();
+        let (end, ends) = oneshot::channel();
+        runtime.spawn(service.run(async { drop(ends.await) }));
+        Self {
+            agent: Agent::config_builder()
+                .http_status_as_error(false)
+                .timeout_global(Some(Duration::from_secs(300)))
+                .build()
+                .into(),
+            address,
+            token: token.trim().to_owned(),
+            signer,
+            end: Some(end),
+            runtime: Some(runtime),
+        }
+    }
+
+    pub fn certificate(&self) -> Certificate {
+        self.signer.certificate().clone()
+    }
+
+    pub fn submit(&self, object: &Object, targets: &[&str]) -> Value {
+        let file = format!("{}.bpf.o", object.name);
+        let mut form = Form::new().part("object", Part::bytes(&object.elf).file_name(&file));
+        for target in targets {
+            form = form.text("target", target);
+        }
+        let (status, answer) = self.post("/v1/jobs", form, Some(&self.token));
+        assert_eq!(status, 201, "{answer}");
+        serde_json::from_str(&answer).unwrap()
+    }
+
+    /// Watches a job until it has ended.
+    pub fn wait(&self, job: &Value) -> Value {
+        let (status, events) =
+            self.get(&format!("/v1/jobs/{}/events", job["id"].as_str().unwrap()));
+        assert_eq!(status, 200, "{events}");
+        let mut seen = events
+            .lines()
+            .filter_map(|line| line.strip_prefix("data: "));
+        serde_json::from_str(seen.next_back().unwrap()).unwrap()
+    }
+
+    pub fn bundle(&self, job: &Value) -> Bundle {
+        let path = format!("/v1/jobs/{}/bundle", job["id"].as_str().unwrap());
+        let request = self.agent.get(self.url(&path));
+        let request = request.header("authorization", format!("Bearer {}", self.token));
+        let bytes = request.call().unwrap().body_mut().read_to_vec().unwrap();
+        Bundle::read(&bytes).unwrap()
+    }
+
+    pub fn get(&self, path: &str) -> (u16, String) {
+        self.get_as(path, &self.token)
+    }
+
+    pub fn get_as(&self, path: &str, token: &str) -> (u16, String) {
+        let request = self.agent.get(self.url(path));
+        let request = request.header("authorization", format!("Bearer {token}"));
+        let mut answer = request.call().unwrap();
+        let status = answer.status().as_u16();
+        (status, answer.body_mut().read_to_string().unwrap())
+    }
+
+    pub fn post(&self, path: &str, form: Form<'_>, token: Option<&str>) -> (u16, String) {
+        let mut request = self.agent.post(self.url(path));
+        if let Some(token) = token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let mut answer = request.send(form).unwrap();
+        let status = answer.status().as_u16();
+        (status, answer.body_mut().read_to_string().unwrap())
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(end) = self.end.take() {
+            let _ = end.send(());
+        }
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
