@@ -3,7 +3,6 @@
 #![forbid(unsafe_code)]
 
 mod build;
-mod images;
 mod inputs;
 mod inspect;
 mod key;

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use preverify_bundle::{
     Bundle, Certificate, CertificateError, RaisedLimits, ReadError, VerifyError,
 };
+use preverify_report::{ImageProblem, images};
 
-use crate::images::{self, ImageProblem};
 use crate::output::{self, GOOD};
 
 /// Check a bundle: its signature, the digests of all sections, and all that its images say

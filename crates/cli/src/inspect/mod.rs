@@ -2,7 +2,6 @@
 
 mod disassembly;
 mod inputs;
-mod report;
 mod text;
 mod words;
 
@@ -11,10 +10,9 @@ use std::path::PathBuf;
 
 use preverify_bundle::{Bundle, CertificateError, ReadError, VerifyError};
 use preverify_pipeline::ImageKind;
+use preverify_report::{Code, ImageProblem, Report};
 
-use crate::images::ImageProblem;
 use crate::{output, verify};
-use report::Report;
 
 /// Show a bundle: targets, programs, maps, relocations, evidence, signature, sections, code
 #[derive(clap::Args)]
@@ -106,23 +104,23 @@ pub fn run(args: &Args) -> Result<(), InspectCommandError> {
         source,
     };
     if let Some(name) = &args.disassemble {
-        let programs = disassembly::programs(&bundle, name.as_deref());
+        let programs = preverify_report::programs(&bundle, name.as_deref());
         if let (true, Some(name)) = (programs.is_empty(), name) {
             return Err(InspectCommandError::Program {
                 path: path(),
                 name: name.clone(),
-                programs: disassembly::names(&bundle),
+                programs: preverify_report::names(&bundle),
             });
         }
         let kind = args.image.map(ImageKind::from);
-        let listing = disassembly::Listing::new(&bundle, &programs, kind).map_err(image_problem)?;
-        if let (true, Some(kind)) = (listing.is_empty(), kind) {
+        let code = Code::of(&bundle, &programs, kind).map_err(image_problem)?;
+        if let (true, Some(kind)) = (code.is_empty(), kind) {
             return Err(InspectCommandError::NoImage { path: path(), kind });
         }
-        output::print(|out| listing.write(out)).map_err(InspectCommandError::Output)?;
+        output::print(|out| disassembly::write(&code, out)).map_err(InspectCommandError::Output)?;
     } else {
-        let report =
-            Report::new(&args.bundle, &bundle, signature.as_ref()).map_err(image_problem)?;
+        let file = args.bundle.display().to_string();
+        let report = Report::new(file, &bundle, signature.as_ref()).map_err(image_problem)?;
         output::print(|out| match args.json {
             true => report.write_json(out),
             false => text::write(&report, out),

@@ -5,12 +5,12 @@ use std::io::{self, Write};
 
 use preverify_pipeline::ImageKind;
 use preverify_pipeline::evidence::Evidence;
-
-use super::inputs;
-use super::report::{
+use preverify_report::report::{
     ImageReport, MapReport, ProgramReport, Report, SectionReport, SignatureReport,
     SlotContentReport, TargetReport,
 };
+
+use super::inputs;
 use super::words::counted;
 use crate::output::{BAD, FAINT, GOOD, OPEN, STRONG, shown};
 

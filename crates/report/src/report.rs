@@ -1,7 +1,6 @@
 //! What there is to tell about a bundle: plain data, and its JSON.
 
 use std::io::{self, Write};
-use std::path::Path;
 
 use preverify_abi::ABI_VERSION;
 use preverify_abi::kinds::{AttachType, MapType, ProgramType};
@@ -16,209 +15,328 @@ use preverify_target::fingerprint_words;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::words;
 use crate::images::{self, ImageProblem};
+use crate::words;
 
 /// A bundle.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Report {
+    /// The file, or what else it is called.
     pub file: String,
+    /// Its size.
     pub bytes: usize,
+    /// The version of the format.
     pub abi_version: u32,
+    /// What can be said about the signature.
     pub signature: SignatureReport,
+    /// The kernels that it is for, in the bundle's order.
     pub targets: Vec<TargetReport>,
+    /// Its sections, in the bundle's order.
     pub sections: Vec<SectionReport>,
 }
 
 /// What can be said about the signature.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "state", rename_all = "lowercase")]
 pub enum SignatureReport {
     /// There is none.
     Unsigned,
     /// Nobody said whom to trust.
-    Unchecked { claimed_key_ids: Vec<String> },
+    Unchecked {
+        /// The keys that it names, which anyone can write.
+        claimed_key_ids: Vec<String>,
+    },
     /// Trusted keys signed.
     Valid {
+        /// Them.
         by: Vec<SignerReport>,
+        /// Keys that it names beside.
         unknown_key_ids: Vec<String>,
     },
     /// No trusted key signed, or the signature is about something else.
-    Invalid { problem: String },
+    Invalid {
+        /// What is wrong.
+        problem: String,
+    },
 }
 
 /// A trusted signer.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SignerReport {
+    /// The certificate's subject.
     pub subject: String,
+    /// The kind of key.
     pub key: String,
+    /// The key's identifier, in hexadecimal.
     pub key_id: String,
 }
 
 /// A kernel on a kind of machine.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TargetReport {
+    /// `uname -r`.
     pub release: String,
+    /// The kernel's GNU build id, in hexadecimal.
     pub build_id: String,
+    /// What verification and code generation depended on.
     pub fingerprint: FingerprintReport,
     /// The same for people.
     #[serde(skip)]
     pub fingerprint_words: Vec<(&'static str, String)>,
+    /// The evidence, as the bundle has it.
     pub evidence: Option<Value>,
+    /// The programs.
     pub programs: Vec<ProgramReport>,
+    /// The maps.
     pub maps: Vec<MapReport>,
+    /// What arrays hold from the start.
     pub slots: Vec<SlotReport>,
+    /// The section with the object's BTF.
     pub btf_section: Option<usize>,
+    /// The section with the evidence.
     pub evidence_section: Option<usize>,
 }
 
 /// The numbers that a device compares with its own.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct FingerprintReport {
+    /// ELF machine number.
     pub arch: u32,
+    /// The page size, as a power of two.
     pub page_shift: u32,
+    /// Bits of an address.
     pub va_bits: u32,
+    /// CPUs that the device may have.
     pub cpu_limit: u32,
+    /// `JIT_*` bits: what the CPU has that the JIT compiler uses.
     pub jit_flags: u64,
+    /// `POLICY_*` bits.
     pub policy: u64,
+    /// What functions return through, as an offset from `_text`; zero if they return plainly.
     pub return_thunk: u64,
+    /// `net.core.bpf_jit_harden`.
     pub jit_harden: u32,
+    /// How indirect calls are checked.
     pub cfi_mode: u32,
 }
 
 /// A program.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ProgramReport {
+    /// Its name in the kernel.
     pub name: String,
+    /// Its function's name in the object.
     pub function: String,
+    /// The ELF section that it came from.
     pub elf_section: String,
+    /// Its type, as libbpf calls it.
     #[serde(rename = "type")]
     pub program_type: String,
+    /// How it is to be attached, if its type leaves that open.
     pub expected_attach_type: Option<String>,
+    /// What it attaches to, in the kernel's BTF.
     pub attach_btf_id: Option<u32>,
+    /// What it attaches to, for kernels without BTF.
     pub attach_target: Option<AttachTargetReport>,
+    /// `BPF_F_*` that it was loaded with.
     pub flags: Vec<String>,
+    /// The names of its maps, in the verifier's order.
     pub maps: Vec<String>,
+    /// Instructions that the verifier processed.
     pub processed_insns: u32,
+    /// States that the verifier kept at its peak.
     pub peak_states: u32,
+    /// Machine code.
     pub native: Option<ImageReport>,
+    /// Verified bytecode.
     pub bytecode: Option<ImageReport>,
 }
 
 /// What a program attaches to, told to kernels without BTF.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AttachTargetReport {
+    /// The function's or tracepoint's name.
     pub name: String,
+    /// The function, as an offset from `_text`; zero if it is none.
     pub address: u64,
+    /// How its arguments lie in registers.
     pub arguments: Vec<String>,
+    /// How what it returns lies in registers.
     pub returns: Option<String>,
 }
 
 /// An image.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ImageReport {
+    /// Its section.
     pub section: usize,
+    /// The section with its symbols.
     pub symbols_section: Option<usize>,
+    /// The program's tag, in hexadecimal.
     pub tag: String,
+    /// Bytes of code.
     pub code_bytes: usize,
+    /// Bytes of stack.
     pub stack_bytes: u32,
+    /// Instructions of the program as `bpftool prog dump xlated` shows it.
     pub xlated_insns: usize,
+    /// Its functions; the first is the program's entry.
     pub functions: Vec<FunctionReport>,
+    /// The kernel's symbols that it needs.
     pub symbols: Vec<SymbolReport>,
+    /// Addresses that are put into the code, by function and offset.
     pub relocations: Vec<RelocationReport>,
+    /// Instructions whose faults are handled.
     pub faults: usize,
+    /// Direct tail calls.
     pub tail_calls: Vec<TailCallReport>,
 }
 
 /// A function of an image.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct FunctionReport {
+    /// Its tag, in hexadecimal: part of its name in kallsyms.
     pub tag: String,
+    /// Bytes of code.
     pub code_bytes: usize,
+    /// Bytes of stack.
     pub stack_bytes: u32,
 }
 
 /// A symbol that an image needs.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SymbolReport {
+    /// Its name; of a module's, `module:symbol`.
     pub name: String,
     /// From `_text`, or from the module's symbol.
     pub offset: u64,
+    /// Whether it is a module's.
     pub module: bool,
 }
 
 /// An address that is put into the code.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RelocationReport {
+    /// The function.
     pub function: usize,
+    /// Bytes from its start to the field.
     pub offset: u32,
+    /// How the address is written.
     pub form: &'static str,
+    /// Whose address.
     pub target: String,
+    /// The instruction that it is in.
     pub instruction: String,
 }
 
 /// A direct tail call.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TailCallReport {
+    /// The function.
     pub function: u32,
     /// Where machine code is patched.
     pub offset: Option<u32>,
+    /// The prog array.
     pub map: String,
+    /// The entry.
     pub key: u32,
 }
 
 /// A map.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct MapReport {
+    /// Its name in the kernel.
     pub name: String,
+    /// Its name in the object.
     pub full_name: String,
+    /// Its type, as libbpf calls it.
     #[serde(rename = "type")]
     pub map_type: String,
+    /// Bytes of a key.
     pub key_size: u32,
+    /// Bytes of a value.
     pub value_size: u32,
+    /// Entries at most.
     pub max_entries: u32,
+    /// `BPF_F_*`.
     pub flags: Vec<String>,
+    /// What depends on the type: the number of a bloom filter's hashes.
     pub map_extra: u64,
+    /// What it is there for: `ordinary`, `constant` or `template`.
     #[serde(rename = "use")]
     pub usage: &'static str,
+    /// The template of a map of maps.
     pub inner: Option<String>,
+    /// Where the object wants it pinned.
     pub pin_path: Option<String>,
+    /// The key's type in the object's BTF.
     pub btf_key_type_id: u32,
+    /// The value's type in the object's BTF.
     pub btf_value_type_id: u32,
+    /// Fields of values that the kernel manages.
     pub fields: Vec<FieldReport>,
+    /// The section with what it holds from the start.
     pub contents_section: Option<usize>,
 }
 
 /// A field of a value that the kernel manages.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct FieldReport {
+    /// What it is.
     pub kind: &'static str,
+    /// Bytes from the value's start.
     pub offset: u32,
+    /// Its bytes.
     pub size: u32,
 }
 
 /// What an array holds from the start.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SlotReport {
+    /// The array.
     pub map: String,
+    /// The entry.
     pub key: u32,
+    /// What it holds.
     #[serde(flatten)]
     pub content: SlotContentReport,
 }
 
 /// A program or a map, by name.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum SlotContentReport {
+    /// A program.
     Program(String),
+    /// A map.
     Map(String),
 }
 
 /// A section.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SectionReport {
+    /// What it is.
     pub kind: String,
+    /// Its size.
     pub bytes: u32,
+    /// Its digest, in hexadecimal.
     pub sha256: String,
     /// Who refers to it.
     pub users: Vec<String>,
@@ -227,7 +345,7 @@ pub struct SectionReport {
 impl Report {
     /// `signature` is the outcome of checking it, if that was asked for.
     pub fn new(
-        path: &Path,
+        file: String,
         bundle: &Bundle,
         signature: Option<&Result<Signed<'_>, VerifyError>>,
     ) -> Result<Self, ImageProblem> {
@@ -259,7 +377,7 @@ impl Report {
             }
         }
         Ok(Self {
-            file: path.display().to_string(),
+            file,
             bytes: bundle.to_bytes().len(),
             abi_version: ABI_VERSION,
             signature: signature_report(bundle, signature),
