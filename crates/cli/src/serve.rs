@@ -1,14 +1,14 @@
 //! `preverify serve`: verification for others.
 
+use std::env;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
-use std::{env, fs};
 
 use preverify_bundle::{Algorithm, Signer, SignerError};
-use preverify_service::{Bounds, Options, Quota, ServeError, Service, Tls};
+use preverify_service::{Bounds, Options, Quota, ServeError, Service, Tls, private_folder};
 use preverify_target::{Store, TargetError, default_cache};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
@@ -154,7 +154,7 @@ fn signer(args: &Args, state: &Path) -> Result<Signer, ServeCommandError> {
     }
     let file = state.join("signer.pem");
     if !file.exists() {
-        fs::create_dir_all(state)?;
+        private_folder(state)?;
         let (signer, certificate) = key::make(
             &file,
             Algorithm::default(),

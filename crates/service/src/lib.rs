@@ -37,6 +37,6 @@ mod web;
 mod worker;
 
 pub use api::{Bounds, description, views};
-pub use serve::{Options, ServeError, Service};
+pub use serve::{Options, ServeError, Service, private_folder};
 pub use tenants::Quota;
 pub use tls::{Tls, TlsError};

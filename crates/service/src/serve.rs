@@ -1,9 +1,9 @@
 //! The whole service in one process.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -133,7 +133,7 @@ impl Service {
         progress: &mut dyn FnMut(&str),
     ) -> Result<Self, ServeError> {
         let state = &options.state;
-        fs::create_dir_all(state).map_err(at("create", state))?;
+        private_folder(state).map_err(at("create", state))?;
         let lock = lock(state)?;
         let records = Records::new(Sqlite::open(&state.join("state.db"))?);
         let blobs = Blobs::open(&state.join("blobs"))?;
@@ -291,6 +291,11 @@ impl Service {
 /// A server that waits for no client for ever, and ends by a handle.
 fn bounded<A>(server: Server<SocketAddr, A>, handle: Handle<SocketAddr>) -> Server<SocketAddr, A> {
     server.handle(handle).first_request_timeout(FIRST_REQUEST)
+}
+
+/// Makes a folder that only its owner can look into, if it is not there.
+pub fn private_folder(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 /// Keeps other processes from a folder for as long as the file is open.

@@ -25,6 +25,36 @@ fn bundles_are_those_of_local_builds() {
     let program = &job["targets"][0]["programs"][0];
     assert!(program["total_insns"].as_u64().unwrap() > 0, "{job:#}");
 
+    let id = job["id"].as_str().unwrap();
+    let (status, contents) = running.get(&format!("/v1/jobs/{id}/contents"));
+    assert_eq!(status, 200, "{contents}");
+    let contents: Value = serde_json::from_str(&contents).unwrap();
+    let described = &contents["targets"][0]["programs"][0];
+    assert_eq!(described["function"], program["program"]);
+    let function = described["function"].as_str().unwrap();
+    let code = format!(
+        "/v1/jobs/{id}/targets/{}/programs/{function}/code",
+        lab.target.name()
+    );
+    for (image, bytes) in [("native", "native_bytes"), ("bytecode", "bytecode_bytes")] {
+        let (status, code) = running.get(&format!("{code}?image={image}"));
+        assert_eq!(status, 200, "{code}");
+        let code: Value = serde_json::from_str(&code).unwrap();
+        let lines = code["lines"].as_array().unwrap().iter();
+        let shown: usize = lines
+            .map(|line| line["bytes"].as_str().unwrap().len() / 2)
+            .sum();
+        assert_eq!(Some(shown as u64), program[bytes].as_u64(), "{image}");
+    }
+    for (path, expected) in [
+        (format!("{code}?image=x"), 400),
+        (code.replace(function, "nobody"), 404),
+        (code.replace(lab.target.name(), "nowhere"), 404),
+    ] {
+        let (status, answer) = running.get(&path);
+        assert_eq!(status, expected, "{path}: {answer}");
+    }
+
     // The same again has ended when it is answered.
     let again = running.submit(&object, &[lab.target.name()]);
     assert_eq!(again["state"], "accepted", "{again:#}");

@@ -43,6 +43,17 @@ fn people_submit_and_see_what_comes_of_it() {
     }
     browser.screenshot(&picture("accepted"));
 
+    // What is in the bundle, and the code of a program.
+    browser.tab_to("#cells button.plain");
+    browser.press("Enter");
+    browser.wait_for("document.querySelector('#code-text .address') !== null");
+    let code = browser.value("document.querySelector('#code').innerText");
+    assert!(code.as_str().unwrap().contains("machine code"), "{code}");
+    browser.screenshot(&picture("code"));
+    browser.value("document.querySelector('#show-contents').click()");
+    browser.wait_for("document.querySelectorAll('#contents table').length >= 2");
+    browser.screenshot(&picture("contents"));
+
     // By dropping a file.
     browser.value("location.hash = '#/'");
     browser.wait_for("document.querySelector('#targets input') !== null");

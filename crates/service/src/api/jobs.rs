@@ -19,6 +19,7 @@ use super::caller::{Caller, Read, Submit};
 use super::problem::Problem;
 use super::views::{JobView, VerdictView};
 use crate::audit::Action;
+use crate::digest::Digest;
 use crate::job::{Ended, Job, JobId};
 use crate::news::Event;
 use crate::scheduler::Submission;
@@ -167,14 +168,7 @@ pub async fn bundle(
     caller: Caller<Read>,
     Path(id): Path<String>,
 ) -> Result<(HeaderMap, Vec<u8>), Problem> {
-    let job = find(&app, &caller.tenant, &id).await?;
-    let digest = match job.end.as_ref().map(|end| &end.how) {
-        Some(Ended::Bundle { digest, .. }) => *digest,
-        Some(_) => return Err(Problem::conflict("the job has ended without a bundle")),
-        None => return Err(Problem::conflict("the job has not ended yet")),
-    };
-    let bytes = app.blobs.get(digest).await?;
-    let bytes = bytes.ok_or_else(|| Problem::missing(format!("the bundle {digest} is gone")))?;
+    let Finished { job, digest, bytes } = finished(&app, &caller.tenant, &id).await?;
     caller.did(&app, Action::Fetch, digest).await?;
     let mut headers = HeaderMap::new();
     let kind = HeaderValue::from_static("application/vnd.preverify.bundle");
@@ -224,6 +218,28 @@ pub async fn log(
     let kind = HeaderValue::from_static("text/plain; charset=utf-8");
     headers.insert(header::CONTENT_TYPE, kind);
     Ok((headers, text))
+}
+
+/// A job that has ended with a bundle.
+pub struct Finished {
+    /// It.
+    pub job: Job,
+    digest: Digest,
+    /// The bundle.
+    pub bytes: Vec<u8>,
+}
+
+/// A tenant's job, and its bundle.
+pub async fn finished(app: &App, tenant: &str, id: &str) -> Result<Finished, Problem> {
+    let job = find(app, tenant, id).await?;
+    let digest = match job.end.as_ref().map(|end| &end.how) {
+        Some(Ended::Bundle { digest, .. }) => *digest,
+        Some(_) => return Err(Problem::conflict("the job has ended without a bundle")),
+        None => return Err(Problem::conflict("the job has not ended yet")),
+    };
+    let bytes = app.blobs.get(digest).await?;
+    let bytes = bytes.ok_or_else(|| Problem::missing(format!("the bundle {digest} is gone")))?;
+    Ok(Finished { job, digest, bytes })
 }
 
 /// Somebody who watches a job.

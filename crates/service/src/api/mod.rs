@@ -2,6 +2,7 @@
 
 mod audit;
 mod caller;
+mod contents;
 mod health;
 mod jobs;
 mod objects;
@@ -154,6 +155,8 @@ fn described(bounds: Bounds) -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(jobs::events))
         .routes(routes!(jobs::bundle))
         .routes(routes!(jobs::log))
+        .routes(routes!(contents::report))
+        .routes(routes!(contents::code))
         .routes(routes!(objects::put, objects::head))
         .routes(routes!(targets::list))
         .routes(routes!(targets::show))

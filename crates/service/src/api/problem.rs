@@ -87,7 +87,7 @@ impl Problem {
     }
 
     /// The service's own fault: its log says more than who asks is told.
-    fn internal(error: &dyn std::error::Error) -> Self {
+    pub fn internal(error: &dyn std::error::Error) -> Self {
         error!(%error, "a request failed");
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,

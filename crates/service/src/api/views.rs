@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use preverify_report::Code;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -36,6 +37,58 @@ pub struct JobView {
     pub reason: Option<String>,
     /// What each target says, in the order that they were asked for.
     pub targets: Vec<VerdictView>,
+}
+
+/// The code of a program for one target.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct CodeView {
+    /// The name of the program's function.
+    pub program: String,
+    /// The target's `uname -r`.
+    pub release: String,
+    /// What the code is: machine code or bytecode.
+    pub kind: String,
+    /// Its instructions, all functions one behind the other.
+    pub lines: Vec<LineView>,
+}
+
+/// An instruction.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct LineView {
+    /// The function, counted from zero, which is the program's entry.
+    pub function: usize,
+    /// Bytes from the function's start.
+    pub offset: usize,
+    /// Its bytes, in hexadecimal; those of addresses are zero.
+    pub bytes: String,
+    /// As people read it.
+    pub text: String,
+    /// Whose address is written into it when the program is loaded.
+    pub address: Option<String>,
+    /// What the bytes do not say.
+    pub notes: Vec<String>,
+}
+
+impl CodeView {
+    /// What is told of code.
+    pub fn of(code: &Code<'_>) -> Self {
+        let lines = code.lines.iter();
+        Self {
+            program: code.program.function.clone(),
+            release: code.target.release.clone(),
+            kind: code.kind.to_string(),
+            lines: lines
+                .map(|line| LineView {
+                    function: line.function,
+                    offset: line.offset,
+                    bytes: hex::encode(&line.bytes),
+                    text: line.text.clone(),
+                    address: line.relocation.as_ref().map(|found| found.name.clone()),
+                    notes: code.notes(line),
+                })
+                .collect(),
+        }
+    }
 }
 
 /// How far a job is.

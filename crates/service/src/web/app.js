@@ -170,7 +170,9 @@ function showJob(job) {
   if (job.bundle) {
     const button = element("button", { className: "main", textContent: `Bundle, ${number.format(job.bundle.bytes)} bytes` });
     button.addEventListener("click", () => attempt(() => download(`/v1/jobs/${job.id}/bundle`, `${job.name}.pvb`)));
-    actions.append(button);
+    const contents = element("button", { id: "show-contents", textContent: "What is in it" });
+    contents.addEventListener("click", () => attempt(() => showContents(job)));
+    actions.append(button, " ", contents);
   }
   const heads = job.targets.map((target) =>
     element("th", { scope: "col" }, target.target, element("br"), state(target.state), progress(target)),
@@ -183,7 +185,7 @@ function showJob(job) {
         "tr",
         {},
         element("th", { scope: "row", textContent: name }),
-        ...job.targets.map((target) => cell(target.programs.find((program) => program.program === name))),
+        ...job.targets.map((target) => cell(job, target, target.programs.find((program) => program.program === name))),
       ),
     ),
   );
@@ -196,16 +198,30 @@ function progress(target) {
   return element("span", { className: "faint", textContent: ` ${target.step}${counted}` });
 }
 
-function cell(program) {
+function cell(job, target, program) {
   if (!program) return element("td", { className: "faint", textContent: "–" });
-  const lines = [
-    `${number.format(program.total_insns)} insns processed`,
-    `${number.format(program.peak_states)} states at the peak, ${number.format(program.total_states)} in all`,
-    `${(program.duration_us / 1000).toFixed(1)} ms`,
-  ];
-  if (program.native_bytes !== null) lines.push(`${number.format(program.native_bytes)} bytes of machine code`);
-  if (program.bytecode_bytes !== null) lines.push(`${number.format(program.bytecode_bytes)} bytes of bytecode`);
-  return element("td", {}, ...lines.flatMap((line) => [line, element("br")]));
+  const made = element(
+    "td",
+    {},
+    ...[
+      `${number.format(program.total_insns)} insns processed`,
+      `${number.format(program.peak_states)} states at the peak, ${number.format(program.total_states)} in all`,
+      `${(program.duration_us / 1000).toFixed(1)} ms`,
+    ].flatMap((line) => [line, element("br")]),
+  );
+  const images = { native: ["machine code", program.native_bytes], bytecode: ["bytecode", program.bytecode_bytes] };
+  for (const [image, [words, bytes]] of Object.entries(images)) {
+    if (bytes === null) continue;
+    const text = `${number.format(bytes)} bytes of ${words}`;
+    if (!job.bundle) {
+      made.append(text, element("br"));
+      continue;
+    }
+    const button = element("button", { className: "plain", textContent: text });
+    button.addEventListener("click", () => attempt(() => showCode(job, target.target, program.program, image)));
+    made.append(button, element("br"));
+  }
+  return made;
 }
 
 function refusal(job, target) {
@@ -235,6 +251,84 @@ async function showLog(job, target) {
   find("log").hidden = false;
   shownLines[here]?.scrollIntoView({ block: "center" });
   find("log-text").focus({ preventScroll: true });
+}
+
+async function showCode(job, target, program, image) {
+  const path = ["targets", target, "programs", program, "code"].map(encodeURIComponent).join("/");
+  const code = await json(`/v1/jobs/${job.id}/${path}?image=${image}`);
+  let last = null;
+  const lines = code.lines.flatMap((line) => {
+    // Bytecode is counted in instructions, as jumps count.
+    const place = image === "bytecode" ? String(line.offset / 8) : line.offset.toString(16);
+    const notes = line.notes.length ? `  ; ${line.notes.join(", ")}` : "";
+    const head = line.function === last ? [] : [element("span", { className: "source", textContent: `function ${line.function}\n` })];
+    last = line.function;
+    return [
+      ...head,
+      `${place.padStart(6)}  `,
+      element("span", { className: "faint", textContent: `${line.bytes.padEnd(20)}  ` }),
+      element("span", { className: line.address ? "address" : "", textContent: line.text }),
+      element("span", { className: "faint", textContent: `${notes}\n` }),
+    ];
+  });
+  find("code-name").textContent = `${program} for ${target}: ${code.kind}`;
+  find("code-text").replaceChildren(...lines);
+  find("code").hidden = false;
+  find("code").scrollIntoView();
+  find("code-text").focus({ preventScroll: true });
+}
+
+async function showContents(job) {
+  const report = await json(`/v1/jobs/${job.id}/contents`);
+  const parts = report.targets.flatMap((target, index) => [
+    element("h2", { textContent: `${job.targets[index]?.target ?? ""}: ${target.release}` }),
+    element("p", { className: "faint", textContent: `build id ${target.build_id}` }),
+    table(
+      ["Program", "Type", "Section", "Attaches to", "Maps", "Addresses in machine code / bytecode"],
+      target.programs.map((program) => [
+        program.function,
+        program.type,
+        program.elf_section,
+        program.attach_target?.name ?? program.expected_attach_type ?? "",
+        program.maps.join(", "),
+        ["native", "bytecode"].map((image) => program[image]?.relocations.length ?? "–").join(" / "),
+      ]),
+    ),
+    ...(target.maps.length
+      ? [
+          table(
+            ["Map", "Type", "Key", "Value", "Entries", "Flags"],
+            target.maps.map((map) => [
+              map.full_name,
+              map.type,
+              `${map.key_size} B`,
+              `${map.value_size} B`,
+              number.format(map.max_entries),
+              map.flags.join(" "),
+            ]),
+          ),
+        ]
+      : []),
+    element(
+      "details",
+      {},
+      element("summary", { textContent: "Evidence" }),
+      element("pre", { tabIndex: 0, textContent: JSON.stringify(target.evidence, null, 2) }),
+    ),
+  ]);
+  const sections = table(
+    ["Section", "Bytes", "SHA-256", "Of"],
+    report.sections.map((section) => [section.kind, number.format(section.bytes), section.sha256, section.users.join(", ")]),
+  );
+  find("contents").replaceChildren(...parts, element("h2", { textContent: "Sections" }), sections);
+  find("contents").scrollIntoView();
+}
+
+function table(heads, rows) {
+  const head = element("tr", {}, ...heads.map((textContent) => element("th", { scope: "col", textContent })));
+  const body = rows.map((row) => element("tr", {}, ...row.map((textContent) => element("td", { textContent }))));
+  const made = element("table", {}, element("thead", {}, head), element("tbody", {}, ...body));
+  return element("div", { className: "wide" }, made);
 }
 
 async function download(path, name) {
