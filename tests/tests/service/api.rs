@@ -268,6 +268,13 @@ fn what_is_too_much_is_refused() {
         assert!(answer.contains(words), "{answer}");
     }
 
+    // Who is refused before all is read gets to know it none the less.
+    for _ in 0..10 {
+        let form = Form::new().part("object", Part::bytes(&large).file_name("x.bpf.o"));
+        let (found, answer) = running.post("/v1/jobs", form, Some("pv_00"));
+        assert_eq!(found, 401, "{answer}");
+    }
+
     // A client that sends its form a byte at a time is not waited for.
     let mut slow = TcpStream::connect(running.address).unwrap();
     let head = format!(

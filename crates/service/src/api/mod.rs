@@ -12,13 +12,17 @@ mod tenants;
 mod tokens;
 pub mod views;
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use futures_util::StreamExt;
+use futures_util::stream;
 use tokio::sync::watch;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
@@ -149,6 +153,7 @@ pub fn description() -> String {
 }
 
 fn described(bounds: Bounds) -> (Router<App>, utoipa::openapi::OpenApi) {
+    let most = bounds.object_bytes + REST_OF_BODY;
     OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(jobs::submit, jobs::list))
         .routes(routes!(jobs::show))
@@ -164,9 +169,9 @@ fn described(bounds: Bounds) -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(tokens::revoke))
         .routes(routes!(tenants::show, tenants::set_quota))
         .routes(routes!(audit::read))
-        .layer(DefaultBodyLimit::max(bounds.object_bytes + REST_OF_BODY))
+        .layer(DefaultBodyLimit::max(most))
         .layer(middleware::from_fn(move |request, next| {
-            in_time(bounds.request, request, next)
+            in_time(bounds.request, most, request, next)
         }))
         .routes(routes!(health::alive))
         .routes(routes!(health::ready))
@@ -176,9 +181,37 @@ fn described(bounds: Bounds) -> (Router<App>, utoipa::openapi::OpenApi) {
 }
 
 /// Ends what takes too long, as with clients that send slowly.
-async fn in_time(limit: Duration, request: Request, next: Next) -> Response {
-    let answer = tokio::time::timeout(limit, next.run(request)).await;
+async fn in_time(limit: Duration, most: usize, request: Request, next: Next) -> Response {
+    let answer = tokio::time::timeout(limit, to_its_end(most, request, next)).await;
     answer.unwrap_or_else(|_| problem::Problem::too_slow(limit).into_response())
+}
+
+/// Takes a refused request to its end, if it has so many bytes at most: a client that is still sending when the connection ends
+/// does not get to read why.
+async fn to_its_end(most: usize, request: Request, next: Next) -> Response {
+    let (head, body) = request.into_parts();
+    let body = Arc::new(Mutex::new(body.into_data_stream()));
+    // The handler reads it as far as it likes, and what is left is here.
+    let reader = || {
+        let body = body.clone();
+        stream::poll_fn(move |context| {
+            let mut body = body.lock().unwrap_or_else(PoisonError::into_inner);
+            body.poll_next_unpin(context)
+        })
+    };
+    let request = Request::from_parts(head, Body::from_stream(reader()));
+    let answer = next.run(request).await;
+    if answer.status().is_client_error() {
+        let mut thrown = 0;
+        let mut left = reader();
+        while let Some(Ok(bytes)) = left.next().await {
+            thrown += bytes.len();
+            if thrown > most {
+                break;
+            }
+        }
+    }
+    answer
 }
 
 #[cfg(test)]
