@@ -36,7 +36,7 @@ impl Browser {
         let profile = tempfile::tempdir().unwrap();
         // The protocol is spoken on the descriptors 3 and 4, each message with a zero byte behind it.
         let script = format!(
-            "exec {PROGRAM} --remote-debugging-pipe --no-sandbox --window-size=1280,900 --user-data-dir={} about:blank \
+            "exec {PROGRAM} --remote-debugging-pipe --no-sandbox --disable-dev-shm-usage --window-size=1280,900 --user-data-dir={} about:blank \
              3<&0 4>&1 </dev/null >/dev/null 2>&1",
             profile.path().display()
         );
