@@ -1,6 +1,7 @@
 //! What the section `.BTF.ext` of an object asks libbpf for: of that, the numbers of the kernel's types.
 
-use crate::types::{Btf, Kind, TypeId};
+use crate::read::word;
+use crate::types::{Btf, Kind};
 
 /// An instruction that libbpf writes the number of a kernel's type into (`bpf_core_type_id_kernel`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,34 +26,34 @@ impl Btf {
         if !ext.starts_with(&[0x9f, 0xeb, 1]) {
             return None;
         }
-        let head = word(ext, 4)?;
+        let head = size(ext, 4)?;
         if head < HEADER {
             // Written before there was CO-RE.
             return Some(Vec::new());
         }
-        let start = head.checked_add(word(ext, 24)?)?;
-        let end = start.checked_add(word(ext, 28)?)?;
+        let start = head.checked_add(size(ext, 24)?)?;
+        let end = start.checked_add(size(ext, 28)?)?;
         let mut rest = ext.get(start..end)?;
         let mut found = Vec::new();
         if rest.is_empty() {
             return Some(found);
         }
-        let size = word(rest, 0)?;
-        if size < 16 {
+        let record_size = size(rest, 0)?;
+        if record_size < 16 {
             return None;
         }
         rest = rest.get(4..)?;
         while !rest.is_empty() {
-            let section = self.text(word_u32(rest, 0)?);
-            let count = word(rest, 4)?;
+            let section = self.text(word(rest, 0)?);
+            let count = size(rest, 4)?;
             let records = rest.get(8..)?;
-            let end = count.checked_mul(size)?;
-            for record in records.get(..end)?.chunks_exact(size) {
-                if word_u32(record, 12)? == TYPE_ID_TARGET {
+            let end = count.checked_mul(record_size)?;
+            for record in records.get(..end)?.chunks_exact(record_size) {
+                if word(record, 12)? == TYPE_ID_TARGET {
                     found.push(TypeNumber {
                         section,
-                        offset: word_u32(record, 0)?,
-                        named: self.named_type(word_u32(record, 4)?),
+                        offset: word(record, 0)?,
+                        named: self.named_type(word(record, 4)?),
                     });
                 }
             }
@@ -60,26 +61,18 @@ impl Btf {
         }
         Some(found)
     }
-
-    fn named_type(&self, id: TypeId) -> Option<(Kind, &str)> {
-        let found = self.named().find(|(named, _)| *named == id);
-        found.map(|(_, named)| named)
-    }
 }
 
-fn word_u32(bytes: &[u8], at: usize) -> Option<u32> {
-    let word = bytes.get(at..at.checked_add(4)?)?;
-    Some(u32::from_le_bytes(word.try_into().ok()?))
-}
-
-fn word(bytes: &[u8], at: usize) -> Option<usize> {
-    word_u32(bytes, at)?.try_into().ok()
+/// A word that counts bytes or records.
+fn size(bytes: &[u8], at: usize) -> Option<usize> {
+    word(bytes, at)?.try_into().ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::testing::Builder;
+    use crate::types::TypeId;
 
     /// With relocations of two kinds in one section.
     fn ext(section: u32, types: [TypeId; 2]) -> Vec<u8> {

@@ -182,17 +182,26 @@ impl Btf {
 
     /// All types with names, by id: those that a name can be looked up for.
     pub fn named(&self) -> impl Iterator<Item = (TypeId, (Kind, &str))> {
-        (0..).zip(&self.types).filter_map(|(id, found)| {
-            let (kind, name) = match found {
-                Type::Composite { kind, name, .. } => (*kind, *name),
-                Type::Enum { name, .. } => (Kind::Enum, *name),
-                Type::Typedef { name, .. } => (Kind::Typedef, *name),
-                Type::Function { name, .. } => (Kind::Function, *name),
-                _ => return None,
-            };
-            let name = self.text(name);
-            (!name.is_empty()).then_some((id, (kind, name)))
-        })
+        (0..)
+            .zip(&self.types)
+            .filter_map(|(id, found)| Some((id, self.kind_and_name(found)?)))
+    }
+
+    /// What a type is called, if a name can be looked up for it.
+    pub fn named_type(&self, id: TypeId) -> Option<(Kind, &str)> {
+        self.kind_and_name(self.get(id))
+    }
+
+    fn kind_and_name(&self, found: &Type) -> Option<(Kind, &str)> {
+        let (kind, name) = match found {
+            Type::Composite { kind, name, .. } => (*kind, *name),
+            Type::Enum { name, .. } => (Kind::Enum, *name),
+            Type::Typedef { name, .. } => (Kind::Typedef, *name),
+            Type::Function { name, .. } => (Kind::Function, *name),
+            _ => return None,
+        };
+        let name = self.text(name);
+        (!name.is_empty()).then_some((kind, name))
     }
 
     /// All types of a kind and name.

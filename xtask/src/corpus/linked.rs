@@ -111,8 +111,7 @@ fn first_difference([a, b]: [&[u8]; 2], types: [&Btf; 2]) -> Option<usize> {
 /// The type whose number stands in code, as the only four bytes of one.
 fn name_at<'a>(code: &[u8], start: usize, types: &'a Btf) -> Option<(Kind, &'a str)> {
     let number = u32::from_le_bytes(code.get(start..start + 4)?.try_into().ok()?);
-    let found = types.named().find(|(id, _)| *id == number);
-    found.map(|(_, named)| named)
+    types.named_type(number)
 }
 
 /// Links an image of a program.

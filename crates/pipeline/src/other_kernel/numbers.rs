@@ -5,16 +5,14 @@
 
 use object::{Object, ObjectSection, ObjectSymbol, RelocationTarget};
 use preverify_btf::{Btf, Comparison, Kind, TypeNumber, without_flavour};
+use preverify_image::export::Insn;
 
 use super::MismatchReason;
 
 /// Bytes of an instruction.
 const INSN_SIZE: usize = 8;
-/// `call`.
-const CALL: u8 = 0x85;
 /// `r2 = number`, in one instruction or in two.
-const MOVES: [u8; 3] = [0xb7, 0xb4, LD_IMM64];
-const LD_IMM64: u8 = 0x18;
+const MOVES: [u8; 3] = [0xb7, 0xb4, Insn::LD_IMM64];
 /// The register of a function's second argument.
 const SECOND_ARGUMENT: u8 = 2;
 /// The function that the verifier alone asks for a type.
@@ -90,18 +88,18 @@ fn call_with(code: &[u8], setting: u32) -> Option<u64> {
         return None;
     }
     let mut rest = insns.iter().enumerate().skip(setting + 1);
-    if *operation == LD_IMM64 {
+    if *operation == Insn::LD_IMM64 {
         rest.next()?;
     }
     while let Some((index, [operation, registers, ..])) = rest.next() {
-        if *operation == CALL {
+        if *operation == Insn::CALL {
             return u64::try_from(index * INSN_SIZE).ok();
         }
         let jumps = matches!(operation & 7, 5 | 6);
         if jumps || [registers & 15, registers >> 4].contains(&SECOND_ARGUMENT) {
             return None;
         }
-        if *operation == LD_IMM64 {
+        if *operation == Insn::LD_IMM64 {
             rest.next()?;
         }
     }
@@ -115,8 +113,8 @@ mod tests {
     use super::*;
 
     const MOVE: [u8; 8] = [0xb7, 2, 0, 0, 9, 0, 0, 0];
-    const HALVES: [[u8; 8]; 2] = [[LD_IMM64, 2, 0, 0, 9, 0, 0, 0], [0; 8]];
-    const CALLS: [u8; 8] = [CALL, 0x20, 0, 0, 0xff, 0xff, 0xff, 0xff];
+    const HALVES: [[u8; 8]; 2] = [[Insn::LD_IMM64, 2, 0, 0, 9, 0, 0, 0], [0; 8]];
+    const CALLS: [u8; 8] = [Insn::CALL, 0x20, 0, 0, 0xff, 0xff, 0xff, 0xff];
 
     #[test]
     fn the_call_that_takes_a_number_is_found() {
@@ -124,7 +122,7 @@ mod tests {
         let copies = [0xbf, 0x61, 0, 0, 0, 0, 0, 0];
         let others = [
             [0xb7, 3, 0, 0, 5, 0, 0, 0],
-            [LD_IMM64, 3, 0, 0, 5, 0, 0, 0],
+            [Insn::LD_IMM64, 3, 0, 0, 5, 0, 0, 0],
             [0, 0x20, 0, 0, 0, 0, 0, 0],
         ];
         let code = [&[copies, MOVE, copies][..], &others, &[CALLS]]

@@ -4,14 +4,15 @@ use axum::Json;
 use axum::extract::{Path, Query, State};
 use preverify_bundle::Bundle;
 use preverify_pipeline::ImageKind;
-use preverify_report::{Code, ImageProblem, Report};
+use preverify_report::{Code, Report};
 use serde::Deserialize;
 
 use super::App;
 use super::caller::{Caller, Read};
-use super::jobs::finished;
+use super::jobs::{finished, place_of};
 use super::problem::Problem;
 use super::views::CodeView;
+use crate::job::Job;
 
 /// What is in a job's bundle: targets, programs with their images and relocations, maps, evidence, sections.
 ///
@@ -30,14 +31,11 @@ pub async fn report(
     caller: Caller<Read>,
     Path(id): Path<String>,
 ) -> Result<Json<Report>, Problem> {
-    let found = finished(&app, &caller.tenant, &id).await?;
-    let report = tokio::task::spawn_blocking(move || {
-        let bundle = Bundle::read(&found.bytes).map_err(|error| Problem::internal(&error))?;
-        let file = format!("{}.pvb", found.job.name);
-        Report::new(file, &bundle, None).map_err(|error: ImageProblem| Problem::internal(&error))
-    });
-    let report = report.await.map_err(|error| Problem::internal(&error))?;
-    Ok(Json(report?))
+    inside(&app, &caller, &id, |job, bundle| {
+        Report::new(format!("{}.pvb", job.name), bundle, None)
+            .map_err(|error| Problem::internal(&error))
+    })
+    .await
 }
 
 /// Which code.
@@ -80,18 +78,9 @@ pub async fn code(
     Path((id, target, program)): Path<(String, String, String)>,
     Query(wanted): Query<Wanted>,
 ) -> Result<Json<CodeView>, Problem> {
-    let found = finished(&app, &caller.tenant, &id).await?;
-    // A bundle's targets are in the order of the job's.
-    let place = found
-        .job
-        .targets
-        .iter()
-        .position(|known| known.name == target);
-    let place =
-        place.ok_or_else(|| Problem::missing(format!("the job has no target `{target}`")))?;
-    let kind = wanted.image.map(ImageKind::from);
-    let view = tokio::task::spawn_blocking(move || {
-        let bundle = Bundle::read(&found.bytes).map_err(|error| Problem::internal(&error))?;
+    inside(&app, &caller, &id, move |job, bundle| {
+        // A bundle's targets are in the order of the job's.
+        let place = place_of(job, &target)?;
         let known = bundle.manifest().targets.get(place).and_then(|target| {
             let mut programs = target.programs.iter();
             Some((target, programs.find(|known| known.function == program)?))
@@ -101,12 +90,28 @@ pub async fn code(
                 "the bundle has no program `{program}` for {target}"
             ))
         })?;
-        let code = Code::of(&bundle, &[known], kind).map_err(|error| Problem::internal(&error))?;
+        let kind = wanted.image.map(ImageKind::from);
+        let code = Code::of(bundle, &[known], kind).map_err(|error| Problem::internal(&error))?;
         let code = code.first().map(CodeView::of);
         code.ok_or_else(|| Problem::missing(format!("`{program}` has no such image")))
+    })
+    .await
+}
+
+/// Tells something of a job's bundle, beside what other requests wait for.
+async fn inside<T: Send + 'static>(
+    app: &App,
+    caller: &Caller<Read>,
+    id: &str,
+    tell: impl FnOnce(&Job, &Bundle) -> Result<T, Problem> + Send + 'static,
+) -> Result<Json<T>, Problem> {
+    let found = finished(app, &caller.tenant, id).await?;
+    let told = tokio::task::spawn_blocking(move || {
+        let bundle = Bundle::read(&found.bytes).map_err(|error| Problem::internal(&error))?;
+        tell(&found.job, &bundle)
     });
-    let view = view.await.map_err(|error| Problem::internal(&error))?;
-    Ok(Json(view?))
+    let told = told.await.map_err(|error| Problem::internal(&error))?;
+    Ok(Json(told?))
 }
 
 impl From<Kind> for ImageKind {

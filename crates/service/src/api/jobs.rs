@@ -198,9 +198,7 @@ pub async fn log(
     Path((id, target)): Path<(String, String)>,
 ) -> Result<(HeaderMap, Vec<u8>), Problem> {
     let job = find(&app, &caller.tenant, &id).await?;
-    let wanted = job.targets.iter().find(|wanted| wanted.name == target);
-    let wanted =
-        wanted.ok_or_else(|| Problem::missing(format!("the job has no target `{target}`")))?;
+    let wanted = &job.targets[place_of(&job, &target)?];
     let outcome = app
         .scheduler
         .task(wanted.task)
@@ -218,6 +216,12 @@ pub async fn log(
     let kind = HeaderValue::from_static("text/plain; charset=utf-8");
     headers.insert(header::CONTENT_TYPE, kind);
     Ok((headers, text))
+}
+
+/// Where a target is among those of a job.
+pub fn place_of(job: &Job, name: &str) -> Result<usize, Problem> {
+    let place = job.targets.iter().position(|target| target.name == name);
+    place.ok_or_else(|| Problem::missing(format!("the job has no target `{name}`")))
 }
 
 /// A job that has ended with a bundle.
