@@ -9,7 +9,7 @@ use crate::packages::{self, Installed, PackageError};
 use crate::run::run_command;
 
 /// What is needed, and what for.
-const NEEDED: [(&str, &str); 31] = [
+const NEEDED: [(&str, &str); 32] = [
     ("bc", "builds of kernel modules"),
     ("bison", "builds of kernel modules"),
     (
@@ -44,6 +44,7 @@ const NEEDED: [(&str, &str); 31] = [
     ("libssl-dev", "builds of kernel modules"),
     ("llvm-19", "stripping BPF objects"),
     ("make", "kernel modules and libbpf"),
+    ("nats-server", "a service of several processes, in tests"),
     (
         "openssl",
         "checking our signatures against another implementation",

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod build;
+mod daemon;
 mod inputs;
 mod inspect;
 mod key;
@@ -14,6 +15,7 @@ mod target;
 #[cfg(test)]
 mod usage;
 mod verify;
+mod worker;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -48,7 +50,8 @@ enum Command {
     Build(Box<build::Args>),
     Inspect(inspect::Args),
     Verify(verify::Args),
-    Serve(serve::Args),
+    Serve(Box<serve::Args>),
+    Worker(worker::Args),
     Submit(Box<submit::Args>),
 }
 
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(&args).map_err(Into::into),
         Command::Verify(args) => verify::run(&args).map_err(Into::into),
         Command::Serve(args) => serve::run(&args).map_err(Into::into),
+        Command::Worker(args) => worker::run(&args).map_err(Into::into),
         Command::Submit(args) => submit::run(&args).map_err(Into::into),
     };
     match outcome {

@@ -1,18 +1,17 @@
 //! `preverify serve`: verification for others.
 
 use std::env;
-use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::Duration;
 
 use preverify_bundle::{Algorithm, Signer, SignerError};
-use preverify_service::{Bounds, Options, Quota, ServeError, Service, Tls, private_folder};
+use preverify_service::{
+    Bounds, Options, Quota, ServeError, Service, Tls, WorkerSetup, private_folder,
+};
 use preverify_target::{Store, TargetError, default_cache};
-use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 
+use crate::daemon::{NatsArgs, WorkArgs, end, half_the_cpus};
 use crate::key;
 
 /// Verify for others: an HTTP API for objects, verdicts and signed bundles
@@ -32,14 +31,18 @@ has that file needs no --token to submit. Others are made with it:
   curl -H \"Authorization: Bearer $(cat admin.token)\" -H 'Content-Type: application/json' \\
       -d '{\"name\": \"ci\", \"tenant\": \"acme\", \"scopes\": [\"submit\", \"read\"]}' http://127.0.0.1:8440/v1/tokens
 
-The API is described at /v1/openapi.json.")]
+The API is described at /v1/openapi.json.
+
+With --nats, state is in a NATS server and not in the folder. Any number of processes can serve then, on any number of \
+machines, and `preverify worker` verifies on others.")]
 pub struct Args {
     /// Where to listen
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8440")]
     listen: SocketAddr,
-    /// A target to verify for; can be given again [default: all that can be used here]
-    #[arg(long = "target", value_name = "NAME")]
-    targets: Vec<String>,
+    #[command(flatten)]
+    nats: NatsArgs,
+    #[command(flatten)]
+    work: WorkArgs,
     /// The certificate that the service shows, and those between it and the root, in PEM: with it, connections are TLS
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_certificate: Option<PathBuf>,
@@ -55,18 +58,9 @@ pub struct Args {
     /// The signer: a file that `preverify key generate` made [default: signer.pem in the folder, made if it is not there]
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
-    /// Verifications at the same time; each has two machines [default: half as many as there are CPUs]
-    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    /// Verifications at the same time; each has two machines [default: half as many as there are CPUs, or none with --nats]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(0..=1024))]
     workers: Option<u16>,
-    /// Verifiers that are kept ready for the next object; each has two machines with their target's memory
-    #[arg(long, value_name = "NUMBER", default_value_t = 2)]
-    warm: u16,
-    /// How long what has begun may take once the service is told to end (SIGTERM, Ctrl-C)
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
-    drain: u64,
-    /// Write the log as JSON, one object a line
-    #[arg(long)]
-    json: bool,
 }
 
 /// Why there is no service.
@@ -81,6 +75,9 @@ pub enum ServeCommandError {
     /// The key cannot be used.
     #[error(transparent)]
     Sign(#[from] SignerError),
+    /// Nobody would verify.
+    #[error("a service without workers needs --nats, where workers of other processes take from")]
+    NoWorkers,
     /// No key could be made.
     #[error(transparent)]
     Key(#[from] key::KeyCommandError),
@@ -94,18 +91,38 @@ pub enum ServeCommandError {
 
 /// Serves until it is told to end.
 pub fn run(args: &Args) -> Result<(), ServeCommandError> {
-    start_log(args.json);
+    args.work.start_log();
     let state = match &args.state {
         Some(state) => state.clone(),
         None => default_state().ok_or(ServeCommandError::NoHome)?,
     };
-    let signer = signer(args, &state)?;
-    info!(signer = %signer, "signing");
+    let nats = args.nats.options();
+    let slots = match (args.workers, &nats) {
+        (Some(workers), _) => workers.into(),
+        (None, None) => half_the_cpus(),
+        (None, Some(_)) => 0,
+    };
     let store = Store::open(&default_cache()?)?;
+    // Who does not verify does not sign.
+    let workers = match slots {
+        0 if nats.is_none() => return Err(ServeCommandError::NoWorkers),
+        0 => None,
+        slots => {
+            let signer = signer(args, &state)?;
+            info!(signer = %signer, "signing");
+            Some(WorkerSetup {
+                store: &store,
+                targets: args.work.targets.clone(),
+                signer,
+                slots,
+                warm: args.work.warm.into(),
+            })
+        }
+    };
     let options =
         Options {
             state,
-            targets: args.targets.clone(),
+            nats,
             listen: args.listen,
             tls: args.tls_certificate.clone().zip(args.tls_key.clone()).map(
                 |(certificate, key)| Tls {
@@ -114,15 +131,14 @@ pub fn run(args: &Args) -> Result<(), ServeCommandError> {
                     client_authorities: args.client_authorities.clone(),
                 },
             ),
-            workers: args.workers.map_or_else(half_the_cpus, usize::from),
-            warm: args.warm.into(),
-            drain: Duration::from_secs(args.drain),
+            drain: args.work.drain(),
             bounds: Bounds::default(),
             quota: Quota::default(),
         };
     let runtime = tokio::runtime::Runtime::new()?;
     let served = runtime.block_on(async {
-        let service = Service::start(options, &store, signer, &mut |what| info!("{what}")).await?;
+        let progress = &mut |what: &str| info!("{what}");
+        let service = Service::start(options, workers, progress).await?;
         if let Some(file) = service.first_token().await? {
             info!(file = %file.display(), "the first token, good for everything");
         }
@@ -165,31 +181,4 @@ fn signer(args: &Args, state: &Path) -> Result<Signer, ServeCommandError> {
         return Ok(signer);
     }
     Ok(Signer::open(&file)?)
-}
-
-fn half_the_cpus() -> usize {
-    thread::available_parallelism().map_or(1, |cpus| (cpus.get() / 2).max(1))
-}
-
-fn start_log(json: bool) {
-    let log = tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false);
-    match json {
-        true => log.json().init(),
-        false => log.init(),
-    }
-}
-
-/// Comes when the process is told to end.
-fn end() -> std::io::Result<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    })
 }

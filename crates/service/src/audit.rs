@@ -237,7 +237,7 @@ mod tests {
     async fn entries_follow_each_other() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state.db");
-        let records = Records::new(Sqlite::open(&path).unwrap());
+        let records = Records::from(Sqlite::open(&path).unwrap());
         // Two processes would do the same.
         let logs = [Audit::open(records.clone()), Audit::open(records.clone())];
         let writes = (0..1000).map(|number| {

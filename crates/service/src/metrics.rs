@@ -1,5 +1,6 @@
 //! How the service does, for Prometheus.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,6 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::queue::Queue;
 use crate::task::Outcome;
 
 /// What is counted.
@@ -89,10 +89,10 @@ impl Metrics {
         self.seconds.observe(time.as_secs_f64());
     }
 
-    /// All of it as text.
-    pub fn text(&self, queue: &Queue) -> String {
+    /// All of it as text. So many tasks wait for each target.
+    pub fn text(&self, waiting: HashMap<String, usize>) -> String {
         self.waiting.clear();
-        for (target, count) in queue.depth() {
+        for (target, count) in waiting {
             let count = i64::try_from(count).unwrap_or(i64::MAX);
             self.waiting.get_or_create(&For { target }).set(count);
         }

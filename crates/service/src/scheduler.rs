@@ -11,7 +11,7 @@
 //! found out from it again: who waits for a task is noted before the task is looked at, a task's outcome is
 //! written once and by whoever is first, and [`Scheduler::resume`] does what was left undone.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use preverify_pipeline::Limits;
@@ -197,29 +197,30 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Does what a process that died has left undone.
+    /// Does what a process that died has left undone: what somebody waits for has ended, or is queued.
     pub async fn resume(&self) -> Result<(), RecordError> {
-        let waited_for = self.waited_for().await?;
-        for (_, record) in self.records.list::<Task>("task.", Page::ALL).await? {
-            let task = record.value;
-            let id = task.work.id();
+        for id in self.waited_for().await? {
+            let Some(task) = self.task(id).await? else {
+                continue;
+            };
             match task.outcome {
                 None => self.start(id, &task).await?,
-                Some(outcome) if waited_for.contains(&id) => self.end(id, outcome).await?,
-                Some(_) => {}
+                Some(outcome) => self.end(id, outcome).await?,
             }
         }
         Ok(())
     }
 
     /// The tasks that somebody waits for; the jobs that do are under way.
-    async fn waited_for(&self) -> Result<HashSet<TaskId>, RecordError> {
+    async fn waited_for(&self) -> Result<BTreeSet<TaskId>, RecordError> {
         let waiting = self.records.list::<Waiter>("wait.", Page::ALL).await?;
-        for (_, record) in &waiting {
-            if let Waiter::Job { tenant, id } = &record.value {
-                self.tenants.opened(tenant, id);
-            }
-        }
+        let jobs = waiting
+            .iter()
+            .filter_map(|(_, record)| match &record.value {
+                Waiter::Job { tenant, id } => Some((tenant.as_str(), id)),
+                Waiter::Merge(_) => None,
+            });
+        self.tenants.all_open(jobs);
         let tasks = waiting
             .iter()
             .filter_map(|(key, _)| key.split('.').nth(1)?.parse().ok());
@@ -251,11 +252,14 @@ impl Scheduler {
 
     async fn start(&self, id: TaskId, task: &Task) -> Result<(), RecordError> {
         match &task.work {
-            Work::Verify(verification) => self.queue.push(Ticket {
-                task: id,
-                tenant: task.tenant.clone(),
-                target: Some(verification.target.clone()),
-            }),
+            Work::Verify(verification) => {
+                let ticket = Ticket {
+                    task: id,
+                    tenant: task.tenant.clone(),
+                    target: Some(verification.target.clone()),
+                };
+                self.queue.push(ticket).await?;
+            }
             Work::Merge { parts } => {
                 for part in parts {
                     self.wait(*part, &Waiter::Merge(id)).await?;
@@ -301,11 +305,12 @@ impl Scheduler {
         if let Some(failed) = outcomes.into_iter().find(|outcome| !outcome.is_final()) {
             return Ok(Some(failed));
         }
-        self.queue.push(Ticket {
+        let ticket = Ticket {
             task: merge,
             tenant: task.tenant,
             target: None,
-        });
+        };
+        self.queue.push(ticket).await?;
         Ok(None)
     }
 
@@ -359,7 +364,10 @@ impl Scheduler {
         let ended = first.await?;
         if ended.is_some() {
             self.tenants.closed(&job.tenant, &job.id);
-            self.news.tell(Event::JobEnded(job.id.clone()));
+            self.news.tell(Event::JobEnded {
+                tenant: job.tenant.clone(),
+                id: job.id.clone(),
+            });
         }
         Ok(ended)
     }
@@ -378,6 +386,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::queue::Lines;
     use crate::records::Sqlite;
     use crate::task::testing::{bundle, refused};
     use crate::tenants::Quota;
@@ -392,7 +401,7 @@ mod tests {
     impl Process {
         fn start(folder: &TempDir) -> Self {
             let store = Sqlite::open(&folder.path().join("state.db")).unwrap();
-            let (records, queue) = (Records::new(store), Queue::default());
+            let (records, queue) = (Records::from(store), Queue::Lines(Lines::default()));
             let tenants = Tenants::new(records.clone(), Quota::default());
             Self {
                 scheduler: Scheduler::new(records, queue.clone(), News::default(), tenants.clone()),
@@ -426,8 +435,13 @@ mod tests {
         /// What waits in the queue, which is empty afterwards.
         async fn queued(&self) -> Vec<TaskId> {
             let mut queued = Vec::new();
-            while !self.queue.depth().is_empty() {
-                queued.push(self.queue.take(|_| true).await.task);
+            loop {
+                let waiting = self.queue.depth().await.unwrap();
+                let targets: Vec<String> = waiting.into_keys().collect();
+                if targets.is_empty() {
+                    break;
+                }
+                queued.push(self.queue.take(&targets).await.ticket.task);
             }
             queued
         }

@@ -5,38 +5,37 @@ use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum_server::tls_rustls::{RustlsConfig, from_tcp_rustls};
 use axum_server::{Handle, Server, from_tcp};
 use futures_util::future::Either;
 use jiff::Timestamp;
-use preverify_bundle::Signer;
-use preverify_target::{Store, TargetError};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::api::{App, Bounds, router};
 use crate::audit::Audit;
-use crate::blobs::{BlobError, Blobs};
+use crate::directory::Directory;
 use crate::metrics::Metrics;
-use crate::news::News;
-use crate::pool::Pool;
-use crate::queue::Queue;
-use crate::records::{RecordError, Records, Sqlite};
-use crate::scheduler::Scheduler;
-use crate::targets::Targets;
-use crate::tenants::{Quota, Tenants};
+use crate::nats::{Nats, NatsError, NatsOptions};
+use crate::news::Event;
+use crate::records::RecordError;
+use crate::shared::{Shared, SharedError};
+use crate::tenants::Quota;
 use crate::tls::{Tls, TlsError};
 use crate::tokens::{Scope, Token, Tokens};
-use crate::worker::Worker;
+use crate::workers::{WorkerSetup, Workers, WorkersError};
 
 /// How long a client may take from its connection to the end of its first request's head.
 const FIRST_REQUEST: Duration = Duration::from_secs(30);
+
+/// How often a process looks for what others have left undone.
+const SWEEP: Duration = Duration::from_secs(20);
 
 /// Whose the first token is.
 const FIRST_TENANT: &str = "default";
@@ -46,16 +45,12 @@ const FIRST_TENANT: &str = "default";
 pub struct Options {
     /// The folder with all that it keeps.
     pub state: PathBuf,
-    /// The names of the targets to verify for; all that can be used, if there are none.
-    pub targets: Vec<String>,
     /// Where it listens.
     pub listen: SocketAddr,
     /// What secures connections, if anything does.
     pub tls: Option<Tls>,
-    /// Verifications at the same time.
-    pub workers: usize,
-    /// Verifiers that wait for an object.
-    pub warm: usize,
+    /// The server that other processes of the service have, too; none, if this is the only one.
+    pub nats: Option<NatsOptions>,
     /// How long what has begun may take once it is to end.
     pub drain: Duration,
     /// How much one request may ask for.
@@ -83,20 +78,18 @@ pub enum ServeError {
         /// The folder.
         path: PathBuf,
     },
-    /// There is nothing to verify for.
-    #[error(
-        "there is no target to verify for: `preverify target add debian:6.12-cloud-amd64` makes one"
-    )]
-    NoTargets,
-    /// A target cannot be used.
+    /// There are no workers.
     #[error(transparent)]
-    Target(#[from] TargetError),
+    Workers(#[from] WorkersError),
+    /// What is kept cannot be used.
+    #[error(transparent)]
+    Shared(#[from] SharedError),
+    /// The server cannot be used.
+    #[error(transparent)]
+    Nats(#[from] NatsError),
     /// The records cannot be used.
     #[error(transparent)]
     Record(#[from] RecordError),
-    /// The blobs cannot be used.
-    #[error(transparent)]
-    Blob(#[from] BlobError),
     /// There can be no secure connections.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -116,7 +109,7 @@ pub enum ServeError {
 /// A service that is about to run.
 pub struct Service {
     app: App,
-    worker: Worker,
+    workers: Option<Workers>,
     listener: TcpListener,
     tls: Option<RustlsConfig>,
     options: Options,
@@ -125,31 +118,39 @@ pub struct Service {
 }
 
 impl Service {
-    /// Opens all that it needs. `progress` is told what takes long.
+    /// Opens all that it needs, and prepares workers if it is to have some. `progress` is told what takes long.
     pub async fn start(
         options: Options,
-        store: &Store,
-        signer: Signer,
+        workers: Option<WorkerSetup<'_>>,
         progress: &mut dyn FnMut(&str),
     ) -> Result<Self, ServeError> {
         let state = &options.state;
         private_folder(state).map_err(at("create", state))?;
         let lock = lock(state)?;
-        let records = Records::new(Sqlite::open(&state.join("state.db"))?);
-        let blobs = Blobs::open(&state.join("blobs"))?;
-        let targets = Targets::of(store, &options.targets, progress)?;
-        if targets.all().is_empty() {
-            return Err(ServeError::NoTargets);
-        }
-        let (queue, news, metrics) = (Queue::default(), News::default(), Metrics::default());
-        let tenants = Tenants::new(records.clone(), options.quota);
-        let scheduler = Scheduler::new(
-            records.clone(),
-            queue.clone(),
-            news.clone(),
-            tenants.clone(),
-        );
-        scheduler.resume().await?;
+        let nats = match &options.nats {
+            Some(nats) => Some(Nats::connect(nats).await?),
+            None => None,
+        };
+        let shared = match &nats {
+            Some(nats) => Shared::by(nats, options.quota).await?,
+            None => Shared::alone(state, options.quota)?,
+        };
+        let metrics = Metrics::default();
+        let workers = match workers {
+            Some(setup) => Some(Workers::new(&shared, setup, metrics.clone(), progress)?),
+            None => None,
+        };
+        let own = workers.as_ref().map(Workers::announcement);
+        let directory = match (&nats, own) {
+            (None, own) => own.map(Directory::of).unwrap_or_default(),
+            (Some(nats), own) => {
+                if let Some(own) = own {
+                    own.repeat(nats);
+                }
+                Directory::shared(nats).await?
+            }
+        };
+        shared.scheduler.resume().await?;
         let tls = options.tls.as_ref().map(Tls::config).transpose()?;
         let listen = options.listen;
         let listener = TcpListener::bind(listen).and_then(|listener| {
@@ -159,32 +160,21 @@ impl Service {
         let listener = listener.map_err(|source| ServeError::Listen { listen, source })?;
         let (stop, stopped) = watch::channel(false);
         let app = App {
-            scheduler: scheduler.clone(),
-            blobs: blobs.clone(),
-            queue: queue.clone(),
-            targets: targets.clone(),
-            tenants: tenants.clone(),
-            news: news.clone(),
-            tokens: Tokens::new(records.clone()),
-            audit: Audit::open(records),
-            metrics: metrics.clone(),
+            scheduler: shared.scheduler,
+            blobs: shared.blobs,
+            queue: shared.queue,
+            directory,
+            tenants: shared.tenants,
+            news: shared.news,
+            tokens: Tokens::new(shared.records.clone()),
+            audit: Audit::open(shared.records),
+            metrics,
             bounds: options.bounds,
             stopped,
         };
-        let worker = Worker {
-            scheduler,
-            queue,
-            blobs,
-            targets,
-            tenants,
-            pool: Pool::new(options.warm),
-            signer: Arc::new(signer),
-            news,
-            metrics,
-        };
         Ok(Self {
             app,
-            worker,
+            workers,
             listener,
             tls: tls.map(RustlsConfig::from_config),
             options,
@@ -236,16 +226,16 @@ impl Service {
     ) -> Result<(), ServeError> {
         let Self {
             app,
-            worker,
+            workers,
             listener,
             tls,
             options,
             stop,
             _lock,
         } = self;
-        let mut workers = JoinSet::new();
-        for _ in 0..options.workers {
-            workers.spawn(worker.clone().run(app.stopped.clone()));
+        let mut workers = workers.map_or_else(JoinSet::new, |workers| workers.start(&app.stopped));
+        if options.nats.is_some() {
+            tokio::spawn(keep_up(app.clone()));
         }
         let drained = {
             let mut stopped = app.stopped.clone();
@@ -284,6 +274,26 @@ impl Service {
             done = all => done,
             // What has not ended by now goes on with the next start.
             () = drained => Ok(()),
+        }
+    }
+}
+
+/// Does what processes that died have left undone, and hears which jobs have ended elsewhere.
+async fn keep_up(app: App) {
+    let mut heard = app.news.listen();
+    let mut sweep = tokio::time::interval(SWEEP);
+    loop {
+        tokio::select! {
+            _ = sweep.tick() => {
+                if let Err(error) = app.scheduler.resume().await {
+                    warn!(%error, "what others have left undone cannot be done now");
+                }
+            }
+            event = heard.recv() => match event {
+                Ok(Event::JobEnded { tenant, id }) => app.tenants.closed(&tenant, &id),
+                Ok(_) | Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return,
+            }
         }
     }
 }

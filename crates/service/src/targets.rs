@@ -6,6 +6,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use preverify_target::{Store, Target, TargetError};
 use tracing::warn;
 
+use crate::directory::Known;
+use crate::verify::architecture;
+
 /// A target, ready to be verified for.
 #[derive(Clone, Debug)]
 pub struct Held {
@@ -47,18 +50,17 @@ impl Targets {
         })
     }
 
-    /// The target of a name.
-    pub fn named(&self, name: &str) -> Option<Held> {
-        let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
-        held.get(name).cloned()
-    }
-
     /// A target with an identity: if there are several, they are the same but for their names.
     pub fn identified(&self, identity: &str) -> Option<Held> {
         let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
         held.values()
             .find(|held| held.identity == identity)
             .cloned()
+    }
+
+    /// The identities of all.
+    pub fn identities(&self) -> Vec<String> {
+        self.all().into_iter().map(|held| held.identity).collect()
     }
 
     /// All of them, by name.
@@ -69,6 +71,21 @@ impl Targets {
 }
 
 impl Held {
+    /// What others are told of it.
+    pub fn known(&self) -> Known {
+        let facts = self.target.facts();
+        Known {
+            name: self.target.name().to_owned(),
+            identity: self.identity.clone(),
+            release: facts.release.clone(),
+            architecture: architecture(&self.target).to_string(),
+            build_id: match self.target.device() {
+                Some(device) => device.build_id_text(),
+                None => facts.build_id_text(),
+            },
+        }
+    }
+
     fn new(target: Target, progress: &mut dyn FnMut(&str)) -> Result<Self, TargetError> {
         target.prepare(progress)?;
         Ok(Self {

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 
-/// Counts up when the same work has another outcome in a newer version of the service.
-const VERSION: u32 = 1;
+/// Another version may come to another outcome.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// What a task is called.
 pub type TaskId = Digest;

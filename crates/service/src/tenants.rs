@@ -148,6 +148,16 @@ impl Tenants {
         busy.open.insert(job.clone());
     }
 
+    /// These jobs are under way, and no others.
+    pub fn all_open<'a>(&self, jobs: impl Iterator<Item = (&'a str, &'a JobId)>) {
+        let mut busy = self.busy();
+        busy.values_mut().for_each(|busy| busy.open.clear());
+        for (tenant, job) in jobs {
+            let busy = busy.entry(tenant.to_owned()).or_default();
+            busy.open.insert(job.clone());
+        }
+    }
+
     /// A job has ended.
     pub fn closed(&self, tenant: &str, job: &JobId) {
         if let Some(busy) = self.busy().get_mut(tenant) {
@@ -237,7 +247,7 @@ mod tests {
     #[tokio::test]
     async fn quotas_are_kept() {
         let folder = tempfile::tempdir().unwrap();
-        let records = Records::new(Sqlite::open(&folder.path().join("state.db")).unwrap());
+        let records = Records::from(Sqlite::open(&folder.path().join("state.db")).unwrap());
         let tenants = Tenants::new(records, Quota::default());
         let quota = Quota {
             open_jobs: 1,

@@ -172,7 +172,7 @@ mod tests {
     async fn a_token_is_good_until_it_ends() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state.db");
-        let tokens = Tokens::new(Records::new(Sqlite::open(&path).unwrap()));
+        let tokens = Tokens::new(Records::from(Sqlite::open(&path).unwrap()));
         let end = Timestamp::from_second(1000).unwrap();
         let (secret, id) = tokens.issue(&token(Some(end))).await.unwrap();
         let at = |second| Timestamp::from_second(second).unwrap();

@@ -14,7 +14,7 @@ use crate::merge::{MergeError, merge};
 use crate::metrics::Metrics;
 use crate::news::{Event, News, Progress, Step};
 use crate::pool::Pool;
-use crate::queue::{Queue, Ticket};
+use crate::queue::{Claim, Queue, Ticket};
 use crate::records::RecordError;
 use crate::scheduler::Scheduler;
 use crate::targets::Targets;
@@ -24,6 +24,8 @@ use crate::verify::{Verdict, verify};
 
 /// How often a task is tried that fails without a verdict.
 const MOST_ATTEMPTS: u32 = 3;
+/// How many workers may be lost with a task until it is the task that counts as broken.
+const MOST_LOST: u32 = 3;
 /// How long a worker waits before it goes on if what it needs is not there.
 const PAUSE: Duration = Duration::from_secs(1);
 /// The most of a verifier's log that is kept: its end, where the objection is.
@@ -72,38 +74,33 @@ enum WorkError {
 impl Worker {
     /// Works until it is told to stop; what it has begun it ends.
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
+        let targets = self.targets.identities();
         loop {
-            let ticket = tokio::select! {
+            let claim = tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => return,
-                ticket = self.queue.take(|target| self.targets.identified(target).is_some()) => ticket,
+                claim = self.queue.take(&targets) => claim,
             };
-            self.work(ticket).await;
+            let task = claim.ticket.task;
+            self.work(&claim).await;
+            // If it is delivered again, it is seen to have ended.
+            if let Err(error) = claim.done().await {
+                warn!(%task, %error, "the queue does not hear that a task has ended");
+            }
         }
     }
 
-    async fn work(&self, ticket: Ticket) {
-        let (task, begun) = (ticket.task, Instant::now());
-        let mut attempt = 1;
-        let outcome = loop {
-            let start = Instant::now();
-            let attempt_outcome = self.attempt(task).await;
-            if let Err(error) = self.tenants.spent(&ticket.tenant, start.elapsed()).await {
-                error!(%task, %error, "the time of a verification is not counted");
-            }
-            let reason = match attempt_outcome {
-                Ok(Some(Attempt::Done(outcome))) => break outcome,
-                // Somebody else has ended it.
-                Ok(None) => return,
-                Ok(Some(Attempt::Again(reason))) => reason,
-                Err(error) => error.to_string(),
-            };
-            warn!(%task, attempt, reason, "no verdict");
-            if attempt == MOST_ATTEMPTS {
-                break Outcome::Failed { reason };
-            }
-            attempt += 1;
-            tokio::time::sleep(PAUSE).await;
+    async fn work(&self, claim: &Claim) {
+        let (task, begun) = (claim.ticket.task, Instant::now());
+        let outcome = match claim.lost >= MOST_LOST {
+            true => Some(Outcome::Failed {
+                reason: format!("{} workers were lost while they worked on it", claim.lost),
+            }),
+            false => self.outcome(&claim.ticket).await,
+        };
+        // If there is none, somebody else has ended it.
+        let Some(outcome) = outcome else {
+            return;
         };
         while let Err(error) = self.scheduler.end(task, outcome.clone()).await {
             error!(%task, %error, "the outcome cannot be written");
@@ -111,6 +108,31 @@ impl Worker {
         }
         self.metrics.ended(&outcome, begun.elapsed());
         info!(%task, outcome = outcome.word(), "task ended");
+    }
+
+    /// What comes of a task, if it has not ended already.
+    async fn outcome(&self, ticket: &Ticket) -> Option<Outcome> {
+        let task = ticket.task;
+        let mut attempt = 1;
+        loop {
+            let start = Instant::now();
+            let attempt_outcome = self.attempt(task).await;
+            if let Err(error) = self.tenants.spent(&ticket.tenant, start.elapsed()).await {
+                error!(%task, %error, "the time of a verification is not counted");
+            }
+            let reason = match attempt_outcome {
+                Ok(Some(Attempt::Done(outcome))) => return Some(outcome),
+                Ok(None) => return None,
+                Ok(Some(Attempt::Again(reason))) => reason,
+                Err(error) => error.to_string(),
+            };
+            warn!(%task, attempt, reason, "no verdict");
+            if attempt == MOST_ATTEMPTS {
+                return Some(Outcome::Failed { reason });
+            }
+            attempt += 1;
+            tokio::time::sleep(PAUSE).await;
+        }
     }
 
     async fn attempt(&self, id: TaskId) -> Result<Option<Attempt>, WorkError> {

@@ -3,6 +3,7 @@
 
 mod api;
 mod browser;
+mod cluster;
 mod page;
 mod running;
 mod tls;

@@ -1,12 +1,13 @@
 //! A service in the test's process, and a client of it.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use preverify_bundle::{Bundle, Certificate, Signer};
 use preverify_lab::{Lab, signer};
 use preverify_pipeline::Object;
-use preverify_service::{Bounds, Options, Quota, Service};
+use preverify_service::{Bounds, NatsOptions, Options, Quota, Service, WorkerSetup};
 use preverify_target::{Store, default_cache};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -15,12 +16,15 @@ use tokio::sync::oneshot;
 use ureq::Agent;
 use ureq::unversioned::multipart::{Form, Part};
 
+/// How long somebody may take to say which targets they hold: what is stale is made anew before.
+const LIMIT: Duration = Duration::from_secs(300);
+
 /// A service in this process.
 pub struct Running {
     pub agent: Agent,
     pub address: SocketAddr,
     pub token: String,
-    signer: Signer,
+    pub signer: Signer,
     end: Option<oneshot::Sender<()>>,
     runtime: Option<Runtime>,
 }
@@ -33,27 +37,36 @@ impl Running {
 
     /// With something else.
     pub fn start_with(lab: &Lab, state: &TempDir, change: impl FnOnce(&mut Options)) -> Self {
-        let runtime = Runtime::new().unwrap();
         let signer = signer().unwrap();
-        let mut options = Options {
-            state: state.path().to_owned(),
-            targets: vec![lab.target.name().to_owned()],
-            listen: ([127, 0, 0, 1], 0).into(),
-            tls: None,
-            workers: 1,
-            warm: 0,
-            drain: Duration::ZERO,
-            bounds: Bounds::default(),
-            quota: Quota::default(),
-        };
-        change(&mut options);
         let store = Store::open(&default_cache().unwrap()).unwrap();
-        let same_signer = Signer::from_pem(&signer.to_pem().unwrap()).unwrap();
+        let workers = WorkerSetup {
+            store: &store,
+            targets: vec![lab.target.name().to_owned()],
+            signer: Signer::from_pem(&signer.to_pem().unwrap()).unwrap(),
+            slots: 1,
+            warm: 0,
+        };
+        let mut options = options(state);
+        change(&mut options);
+        Self::run(options, Some(workers), signer)
+    }
+
+    /// One that verifies nothing itself, with a server that others have, too. Its signer is for them.
+    pub fn api(nats: &NatsOptions, state: &TempDir) -> Self {
+        let mut options = options(state);
+        options.nats = Some(nats.clone());
+        Self::run(options, None, signer().unwrap())
+    }
+
+    fn run(options: Options, workers: Option<WorkerSetup<'_>>, signer: Signer) -> Self {
+        let runtime = Runtime::new().unwrap();
+        let first_token = options.state.join("admin.token");
         let quietly = &mut |_: &str| {};
-        let starting = Service::start(options, &store, same_signer, quietly);
+        let starting = Service::start(options, workers, quietly);
         let service = runtime.block_on(starting).unwrap();
         runtime.block_on(service.first_token()).unwrap();
-        let token = std::fs::read_to_string(state.path().join("admin.token")).unwrap();
+        // There is none if the server has tokens already.
+        let token = std::fs::read_to_string(first_token).unwrap_or_default();
         let address = service.address().unwrap();
         let (end, ends) = oneshot::channel();
         runtime.spawn(service.run(async { drop(ends.await) }));
@@ -68,6 +81,15 @@ impl Running {
             signer,
             end: Some(end),
             runtime: Some(runtime),
+        }
+    }
+
+    /// Waits until somebody has said that they hold a target.
+    pub fn wait_for_target(&self, name: &str) {
+        let start = Instant::now();
+        while self.get(&format!("/v1/targets/{name}")).0 != 200 {
+            assert!(start.elapsed() < LIMIT, "nobody holds {name}");
+            thread::sleep(Duration::from_millis(50));
         }
     }
 
@@ -129,6 +151,18 @@ impl Running {
 
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
+    }
+}
+
+fn options(state: &TempDir) -> Options {
+    Options {
+        state: state.path().to_owned(),
+        listen: ([127, 0, 0, 1], 0).into(),
+        tls: None,
+        nats: None,
+        drain: Duration::ZERO,
+        bounds: Bounds::default(),
+        quota: Quota::default(),
     }
 }
 

@@ -39,7 +39,9 @@ pub async fn ready(State(app): State<App>) -> Result<&'static str, Problem> {
     get, path = "/metrics", tag = "health",
     responses((status = 200, description = "Counts and times", body = String, content_type = "application/openmetrics-text"))
 )]
-pub async fn metrics(State(app): State<App>) -> impl IntoResponse {
+pub async fn metrics(State(app): State<App>) -> Result<impl IntoResponse, Problem> {
     const KIND: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, KIND)], app.metrics.text(&app.queue))
+    let waiting = app.queue.depth().await;
+    let waiting = waiting.map_err(|error| Problem::unavailable(error.to_string()))?;
+    Ok(([(header::CONTENT_TYPE, KIND)], app.metrics.text(waiting)))
 }

@@ -285,7 +285,7 @@ impl Watch {
                     self.job.last == task
                         || self.job.targets.iter().any(|target| target.task == task)
                 }
-                Ok(Event::JobEnded(id)) => self.job.id == id,
+                Ok(Event::JobEnded { id, .. }) => self.job.id == id,
                 // Something was missed: it may have been that.
                 Err(RecvError::Lagged(_)) => true,
                 Err(RecvError::Closed) => return None,

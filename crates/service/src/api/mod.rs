@@ -31,11 +31,11 @@ use utoipa_axum::routes;
 
 use crate::audit::Audit;
 use crate::blobs::Blobs;
+use crate::directory::Directory;
 use crate::metrics::Metrics;
 use crate::news::News;
 use crate::queue::Queue;
 use crate::scheduler::Scheduler;
-use crate::targets::Targets;
 use crate::tenants::Tenants;
 use crate::tokens::Tokens;
 use crate::web;
@@ -50,7 +50,7 @@ pub struct App {
     /// What waits for a worker.
     pub queue: Queue,
     /// What can be verified for.
-    pub targets: Targets,
+    pub directory: Directory,
     /// How much tenants may ask for.
     pub tenants: Tenants,
     /// What is under way.
@@ -165,6 +165,7 @@ fn described(bounds: Bounds) -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(objects::put, objects::head))
         .routes(routes!(targets::list))
         .routes(routes!(targets::show))
+        .routes(routes!(targets::workers))
         .routes(routes!(tokens::issue, tokens::list))
         .routes(routes!(tokens::revoke))
         .routes(routes!(tenants::show, tenants::set_quota))

@@ -6,7 +6,7 @@ use axum::extract::{Path, State};
 use super::App;
 use super::caller::{Caller, Read};
 use super::problem::Problem;
-use super::views::TargetView;
+use super::views::{TargetView, WorkerView};
 
 /// All targets, by name.
 #[utoipa::path(
@@ -14,7 +14,13 @@ use super::views::TargetView;
     responses((status = 200, description = "Them", body = Vec<TargetView>))
 )]
 pub async fn list(State(app): State<App>, _caller: Caller<Read>) -> Json<Vec<TargetView>> {
-    Json(app.targets.all().iter().map(TargetView::of).collect())
+    Json(
+        app.directory
+            .all()
+            .into_iter()
+            .map(TargetView::from)
+            .collect(),
+    )
 }
 
 /// One target.
@@ -31,16 +37,26 @@ pub async fn show(
     _caller: Caller<Read>,
     Path(name): Path<String>,
 ) -> Result<Json<TargetView>, Problem> {
-    match app.targets.named(&name) {
-        Some(held) => Ok(Json(TargetView::of(&held))),
+    match app.directory.named(&name) {
+        Some(known) => Ok(Json(known.into())),
         None => Err(unknown(&app, &name)),
     }
 }
 
+/// All processes that verify, by name.
+#[utoipa::path(
+    get, path = "/v1/workers", tag = "targets", security(("token" = ["read"])),
+    responses((status = 200, description = "Them", body = Vec<WorkerView>))
+)]
+pub async fn workers(State(app): State<App>, _caller: Caller<Read>) -> Json<Vec<WorkerView>> {
+    let workers = app.directory.workers().into_iter();
+    Json(workers.map(WorkerView::from).collect())
+}
+
 /// Says which targets there are.
 pub fn unknown(app: &App, name: &str) -> Problem {
-    let known = app.targets.all();
-    let known: Vec<_> = known.iter().map(|held| held.target.name()).collect();
+    let known = app.directory.all();
+    let known: Vec<_> = known.iter().map(|known| known.name.as_str()).collect();
     Problem::missing(match &known[..] {
         [] => {
             format!("there is no target `{name}`, and no other: `preverify target add` makes one")

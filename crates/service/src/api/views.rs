@@ -8,13 +8,12 @@ use utoipa::ToSchema;
 
 use crate::audit::{Action, Entry};
 use crate::digest::Digest;
+use crate::directory::{Announcement, Known};
 use crate::job::{Ended, Job};
 use crate::news::Progress;
-use crate::targets::Held;
 use crate::task::{Outcome, Program};
 use crate::tenants::Quota;
 use crate::tokens::{Scope, Token};
-use crate::verify::architecture;
 
 /// A job.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -196,6 +195,17 @@ pub struct TargetView {
     pub build_id: String,
 }
 
+/// A process that verifies.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct WorkerView {
+    /// What it calls itself.
+    pub name: String,
+    /// Verifications at the same time.
+    pub slots: usize,
+    /// The names of the targets that it holds.
+    pub targets: Vec<String>,
+}
+
 /// A token to make.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -356,19 +366,25 @@ impl ProgramView {
     }
 }
 
-impl TargetView {
-    /// A target that is held.
-    pub fn of(held: &Held) -> Self {
-        let facts = held.target.facts();
+impl From<Known> for TargetView {
+    fn from(known: Known) -> Self {
         Self {
-            name: held.target.name().to_owned(),
-            identity: held.identity.clone(),
-            release: facts.release.clone(),
-            architecture: architecture(&held.target).to_string(),
-            build_id: match held.target.device() {
-                Some(device) => device.build_id_text(),
-                None => facts.build_id_text(),
-            },
+            name: known.name,
+            identity: known.identity,
+            release: known.release,
+            architecture: known.architecture,
+            build_id: known.build_id,
+        }
+    }
+}
+
+impl From<Announcement> for WorkerView {
+    fn from(announcement: Announcement) -> Self {
+        let targets = announcement.targets.into_iter();
+        Self {
+            name: announcement.worker,
+            slots: announcement.slots,
+            targets: targets.map(|known| known.name).collect(),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! A key is made of words that points separate, as in `job.acme.01J...`. Whoever changes a record says which
 //! revision they have read, and loses against whoever was faster: so several processes can work on the same records.
 
+mod nats;
 mod sqlite;
 
 use std::path::PathBuf;
@@ -11,7 +12,10 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use nats::Bucket;
 pub use sqlite::Sqlite;
+
+use crate::nats::NatsError;
 
 /// Records cannot be read or written.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -46,6 +50,9 @@ pub enum RecordError {
         /// Why not.
         source: Arc<serde_json::Error>,
     },
+    /// The server refuses, or cannot be reached.
+    #[error(transparent)]
+    Nats(#[from] NatsError),
     /// The thread that has the database has ended.
     #[error("the database is closed")]
     Closed,
@@ -80,30 +87,57 @@ impl Page<'_> {
     };
 }
 
+/// Where records are.
+#[derive(Clone, Debug)]
+enum Store {
+    /// In a database of this process's own.
+    Sqlite(Sqlite),
+    /// Where other processes have them, too.
+    Bucket(Arc<Bucket>),
+}
+
 /// The records of a service, as JSON.
 #[derive(Clone, Debug)]
 pub struct Records {
-    store: Sqlite,
+    store: Store,
+}
+
+impl From<Sqlite> for Records {
+    fn from(store: Sqlite) -> Self {
+        Self {
+            store: Store::Sqlite(store),
+        }
+    }
+}
+
+impl From<Bucket> for Records {
+    fn from(store: Bucket) -> Self {
+        Self {
+            store: Store::Bucket(Arc::new(store)),
+        }
+    }
 }
 
 impl Records {
-    /// Records in a database of this process's own.
-    pub fn new(store: Sqlite) -> Self {
-        Self { store }
-    }
-
     /// The record under a key.
     pub async fn get<T: DeserializeOwned>(
         &self,
         key: &str,
     ) -> Result<Option<Record<T>>, RecordError> {
-        let found = self.store.get(key).await?;
+        let found = match &self.store {
+            Store::Sqlite(store) => store.get(key).await,
+            Store::Bucket(store) => store.get(key).await,
+        }?;
         found.map(|record| read(key, record)).transpose()
     }
 
     /// Writes a record that is not there yet. False: it is.
     pub async fn create<T: Serialize>(&self, key: &str, value: &T) -> Result<bool, RecordError> {
-        self.store.create(key, write(value)).await
+        let value = write(value);
+        match &self.store {
+            Store::Sqlite(store) => store.create(key, value).await,
+            Store::Bucket(store) => store.create(key, value).await,
+        }
     }
 
     /// Writes a record anew that has the given revision. False: it has another.
@@ -113,12 +147,19 @@ impl Records {
         value: &T,
         revision: u64,
     ) -> Result<bool, RecordError> {
-        self.store.update(key, write(value), revision).await
+        let value = write(value);
+        match &self.store {
+            Store::Sqlite(store) => store.update(key, value, revision).await,
+            Store::Bucket(store) => store.update(key, value, revision).await,
+        }
     }
 
     /// Removes a record, if it is there.
     pub async fn remove(&self, key: &str) -> Result<(), RecordError> {
-        self.store.remove(key).await
+        match &self.store {
+            Store::Sqlite(store) => store.remove(key).await,
+            Store::Bucket(store) => store.remove(key).await,
+        }
     }
 
     /// The records whose keys begin with `prefix`, by key.
@@ -127,8 +168,12 @@ impl Records {
         prefix: &str,
         page: Page<'_>,
     ) -> Result<Vec<(String, Record<T>)>, RecordError> {
-        let found = self.store.list(prefix, page).await?.into_iter();
+        let found = match &self.store {
+            Store::Sqlite(store) => store.list(prefix, page).await,
+            Store::Bucket(store) => store.list(prefix, page).await,
+        }?;
         found
+            .into_iter()
             .map(|(key, record)| {
                 let record = read(&key, record)?;
                 Ok((key, record))

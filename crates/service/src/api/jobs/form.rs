@@ -211,16 +211,19 @@ fn identified(names: &[String], app: &App) -> Result<Vec<(String, String)>, Prob
     }
     let mut targets: Vec<(String, String)> = Vec::with_capacity(names.len());
     for name in names {
-        let held = app.targets.named(name).ok_or_else(|| unknown(app, name))?;
+        let known = app
+            .directory
+            .named(name)
+            .ok_or_else(|| unknown(app, name))?;
         if let Some((first, _)) = targets
             .iter()
-            .find(|(_, identity)| *identity == held.identity)
+            .find(|(_, identity)| *identity == known.identity)
         {
             return Err(Problem::impossible(format!(
                 "the target `{name}` is the same kernel and machine as `{first}`: leave one out"
             )));
         }
-        targets.push((name.clone(), held.identity));
+        targets.push((name.clone(), known.identity));
     }
     Ok(targets)
 }

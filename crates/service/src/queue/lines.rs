@@ -1,37 +1,27 @@
-//! What waits for a worker, fairly between tenants: each has a line of its own, and they take turns.
+//! What waits in one process: each tenant has a line of its own, and they take turns.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+use super::Ticket;
 use crate::task::TaskId;
-
-/// A task that waits.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ticket {
-    /// Which.
-    pub task: TaskId,
-    /// Who wanted it first.
-    pub tenant: String,
-    /// The target that its worker must hold, if it needs one.
-    pub target: Option<String>,
-}
 
 /// The waiting tasks of one process. What is lost with it is queued again from the records.
 #[derive(Clone, Debug, Default)]
-pub struct Queue {
+pub struct Lines {
     shared: Arc<Shared>,
 }
 
 #[derive(Debug, Default)]
 struct Shared {
-    lines: Mutex<Lines>,
+    lines: Mutex<Waiting>,
     pushed: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Lines {
+struct Waiting {
     /// Tenants with somebody in line; the first is the next to be served.
     turns: VecDeque<String>,
     waiting: HashMap<String, VecDeque<Ticket>>,
@@ -39,7 +29,7 @@ struct Lines {
     tasks: HashSet<TaskId>,
 }
 
-impl Queue {
+impl Lines {
     /// Adds a task, unless it waits already.
     pub fn push(&self, ticket: Ticket) {
         self.lines().push(ticket);
@@ -72,14 +62,14 @@ impl Queue {
         depth
     }
 
-    fn lines(&self) -> MutexGuard<'_, Lines> {
+    fn lines(&self) -> MutexGuard<'_, Waiting> {
         // Nothing in here is ever half-changed.
         let lines = self.shared.lines.lock();
         lines.unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Lines {
+impl Waiting {
     fn push(&mut self, ticket: Ticket) {
         if !self.tasks.insert(ticket.task) {
             return;
@@ -131,13 +121,13 @@ mod tests {
         }
     }
 
-    fn names(queue: &Queue, holds: impl Fn(&str) -> bool) -> Vec<Ticket> {
+    fn names(queue: &Lines, holds: impl Fn(&str) -> bool) -> Vec<Ticket> {
         std::iter::from_fn(|| queue.lines().take(&holds)).collect()
     }
 
     #[test]
     fn tenants_take_turns() {
-        let queue = Queue::default();
+        let queue = Lines::default();
         let all: Vec<_> = ["a1", "a2", "a3", "b1", "b2", "c1"]
             .iter()
             .map(|name| ticket(&name[..1], name, None))
@@ -153,7 +143,7 @@ mod tests {
 
     #[test]
     fn workers_get_what_they_hold() {
-        let queue = Queue::default();
+        let queue = Lines::default();
         let x = ticket("a", "1", Some("x"));
         let y = ticket("a", "2", Some("y"));
         let any = ticket("a", "3", None);
@@ -168,7 +158,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_waits_is_woken() {
-        let queue = Queue::default();
+        let queue = Lines::default();
         let waiting = {
             let queue = queue.clone();
             tokio::spawn(async move { queue.take(|target| target == "x").await })

@@ -1,4 +1,4 @@
-//! What is too large for a record: objects, logs and bundles, by the SHA-256 of their bytes.
+//! Blobs in a folder of this process's own.
 //!
 //! ```text
 //! STATE/blobs/ba/ba7816bf8f01cfea...    the bytes
@@ -10,47 +10,19 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::BlobError;
 use crate::digest::Digest;
 
 /// Names of files in the making start with this.
 const PARTIAL: &str = ".partial-";
 
-/// Bytes cannot be kept or read.
-#[derive(Debug, thiserror::Error)]
-pub enum BlobError {
-    /// A file cannot be read or written.
-    #[error("cannot {action} {}: {source}", path.display())]
-    File {
-        /// What was tried.
-        action: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// Why it did not work.
-        source: io::Error,
-    },
-    /// The bytes are not those that their name says.
-    #[error(
-        "{} is damaged: its SHA-256 is {found}; remove it, and submit again what it belongs to",
-        path.display()
-    )]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What its bytes have.
-        found: Digest,
-    },
-    /// The thread that was to do it was not to be had.
-    #[error("no thread for a file: {0}")]
-    Thread(#[from] tokio::task::JoinError),
-}
-
 /// A folder of blobs.
 #[derive(Clone, Debug)]
-pub struct Blobs {
+pub struct Folder {
     folder: Arc<Path>,
 }
 
-impl Blobs {
+impl Folder {
     /// Those in a folder, which is made if it is not there. What was left half-written goes.
     pub fn open(folder: &Path) -> Result<Self, BlobError> {
         fs::create_dir_all(folder).map_err(at("create", folder))?;
@@ -141,7 +113,7 @@ mod tests {
     #[tokio::test]
     async fn bytes_are_kept_once() {
         let folder = tempfile::tempdir().unwrap();
-        let blobs = Blobs::open(folder.path()).unwrap();
+        let blobs = Folder::open(folder.path()).unwrap();
         let digest = blobs.put(b"abc".into()).await.unwrap();
         assert_eq!(digest, Digest::of(b"abc"));
         assert_eq!(blobs.put(b"abc".into()).await.unwrap(), digest);
@@ -155,7 +127,7 @@ mod tests {
     #[tokio::test]
     async fn damage_is_noticed() {
         let folder = tempfile::tempdir().unwrap();
-        let blobs = Blobs::open(folder.path()).unwrap();
+        let blobs = Folder::open(folder.path()).unwrap();
         let digest = blobs.put(b"abc".into()).await.unwrap();
         fs::write(blobs.path(digest), b"ab").unwrap();
         let error = blobs.get(digest).await.unwrap_err().to_string();
@@ -170,7 +142,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let left = folder.path().join(".partial-x");
         fs::write(&left, b"a").unwrap();
-        Blobs::open(folder.path()).unwrap();
+        Folder::open(folder.path()).unwrap();
         assert!(!left.exists());
     }
 }

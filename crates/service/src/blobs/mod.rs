@@ -1,0 +1,89 @@
+//! What is too large for a record: objects, logs and bundles, by the SHA-256 of their bytes.
+
+mod folder;
+mod nats;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+pub use folder::Folder;
+pub use nats::Bucket;
+
+use crate::digest::Digest;
+use crate::nats::NatsError;
+
+/// Bytes cannot be kept or read.
+#[derive(Debug, thiserror::Error)]
+pub enum BlobError {
+    /// A file cannot be read or written.
+    #[error("cannot {action} {}: {source}", path.display())]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why it did not work.
+        source: io::Error,
+    },
+    /// The bytes are not those that their name says.
+    #[error(
+        "{} is damaged: its SHA-256 is {found}; remove it, and submit again what it belongs to",
+        path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What its bytes have.
+        found: Digest,
+    },
+    /// The bytes that a server has are not those that their name says.
+    #[error("the server's blob {digest} is damaged: its SHA-256 is {found}")]
+    Altered {
+        /// Its name.
+        digest: Digest,
+        /// What its bytes have.
+        found: Digest,
+    },
+    /// The server refuses, or cannot be reached.
+    #[error(transparent)]
+    Nats(#[from] NatsError),
+    /// The thread that was to do it was not to be had.
+    #[error("no thread for a file: {0}")]
+    Thread(#[from] tokio::task::JoinError),
+}
+
+/// The blobs of a service.
+#[derive(Clone, Debug)]
+pub enum Blobs {
+    /// In a folder of this process's own.
+    Folder(Folder),
+    /// Where other processes have them, too.
+    Bucket(Arc<Bucket>),
+}
+
+impl Blobs {
+    /// Keeps bytes.
+    pub async fn put(&self, bytes: Vec<u8>) -> Result<Digest, BlobError> {
+        match self {
+            Self::Folder(folder) => folder.put(bytes).await,
+            Self::Bucket(bucket) => bucket.put(bytes).await,
+        }
+    }
+
+    /// The bytes with a digest.
+    pub async fn get(&self, digest: Digest) -> Result<Option<Vec<u8>>, BlobError> {
+        match self {
+            Self::Folder(folder) => folder.get(digest).await,
+            Self::Bucket(bucket) => bucket.get(digest).await,
+        }
+    }
+
+    /// Whether there are bytes with a digest.
+    pub async fn has(&self, digest: Digest) -> Result<bool, BlobError> {
+        match self {
+            Self::Folder(folder) => folder.has(digest).await,
+            Self::Bucket(bucket) => bucket.has(digest).await,
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! A service of several processes: what they share, and what is left when one is lost.
+
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use preverify_bundle::Signer;
+use preverify_lab::{Lab, object};
+use preverify_service::{NatsOptions, WorkerSetup, work};
+use preverify_target::{Store, default_cache};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
+
+use crate::running::Running;
+
+/// How long a server may take to listen, and a worker to be known.
+const LIMIT: Duration = Duration::from_secs(60);
+
+#[test]
+fn processes_share_what_they_know() {
+    let lab = Lab::new().unwrap();
+    let server = Server::start();
+    let (state, other_state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let one = Running::api(&server.options(), &state);
+    let mut other = Running::api(&server.options(), &other_state);
+    // Tokens are records, too.
+    other.token.clone_from(&one.token);
+    let _worker = Working::start(&lab, &server, &one.signer);
+    one.wait_for_target(lab.target.name());
+    other.wait_for_target(lab.target.name());
+
+    let object = object("refusals").unwrap();
+    let job = one.submit(&object, &[lab.target.name()]);
+    let job = other.wait(&job);
+    assert_eq!(job["state"], "accepted", "{job:#}");
+    let local = lab.bundle(&lab.verify(&object).unwrap()).unwrap();
+    assert_eq!(other.bundle(&job).manifest_bytes(), local.manifest_bytes());
+    other.bundle(&job).verify(&[one.certificate()]).unwrap();
+    let again = other.submit(&object, &[lab.target.name()]);
+    assert_eq!(again["state"], "accepted", "{again:#}");
+    let (status, workers) = one.get("/v1/workers");
+    assert_eq!(status, 200);
+    assert!(workers.contains(lab.target.name()), "{workers}");
+}
+
+#[test]
+fn what_a_lost_worker_had_begun_is_ended_by_another() {
+    let lab = Lab::new().unwrap();
+    let server = Server::start();
+    let state = tempfile::tempdir().unwrap();
+    let running = Running::api(&server.options(), &state);
+    let lost = Working::start(&lab, &server, &running.signer);
+    running.wait_for_target(lab.target.name());
+    let job = running.submit(&object("maps").unwrap(), &[lab.target.name()]);
+    let path = format!("/v1/jobs/{}", job["id"].as_str().unwrap());
+    let start = Instant::now();
+    loop {
+        let job: Value = serde_json::from_str(&running.get(&path).1).unwrap();
+        if job["targets"][0]["state"] == "running" {
+            break;
+        }
+        assert!(start.elapsed() < LIMIT, "{job:#}");
+        thread::sleep(Duration::from_millis(10));
+    }
+    drop(lost);
+    let _other = Working::start(&lab, &server, &running.signer);
+    let job = running.wait(&job);
+    assert_eq!(job["state"], "accepted", "{job:#}");
+}
+
+/// A NATS server of this test's own.
+struct Server {
+    process: Child,
+    port: u16,
+    _folder: TempDir,
+}
+
+impl Server {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let free = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let process = Command::new("nats-server")
+            .args([
+                "--addr",
+                "127.0.0.1",
+                "--port",
+                &port.to_string(),
+                "--jetstream",
+            ])
+            .arg("--store_dir")
+            .arg(folder.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let start = Instant::now();
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(start.elapsed() < LIMIT, "nats-server does not listen");
+            thread::sleep(Duration::from_millis(20));
+        }
+        Self {
+            process,
+            port,
+            _folder: folder,
+        }
+    }
+
+    fn options(&self) -> NatsOptions {
+        NatsOptions {
+            servers: vec![format!("nats://127.0.0.1:{}", self.port)],
+            credentials: None,
+            replicas: 1,
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// A process that only verifies. It is lost when it is dropped: it waits for nothing then, and tells nobody.
+struct Working {
+    end: Option<oneshot::Sender<()>>,
+}
+
+impl Working {
+    fn start(lab: &Lab, server: &Server, signer: &Signer) -> Self {
+        let signer = Signer::from_pem(&signer.to_pem().unwrap()).unwrap();
+        let (nats, target) = (server.options(), lab.target.name().to_owned());
+        let (end, ends) = oneshot::channel();
+        thread::spawn(move || {
+            let runtime = Runtime::new().unwrap();
+            let store = Store::open(&default_cache().unwrap()).unwrap();
+            let setup = WorkerSetup {
+                store: &store,
+                targets: vec![target],
+                signer,
+                slots: 1,
+                warm: 0,
+            };
+            let quietly = &mut |_: &str| {};
+            let end = async { drop(ends.await) };
+            let worked = runtime.block_on(work(&nats, setup, Duration::ZERO, end, quietly));
+            runtime.shutdown_background();
+            worked.unwrap();
+        });
+        Self { end: Some(end) }
+    }
+}
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        if let Some(end) = self.end.take() {
+            let _ = end.send(());
+        }
+    }
+}
