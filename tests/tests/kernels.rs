@@ -25,6 +25,7 @@ fn nothing_is_verified_there_and_classic_filters_run() {
             object: object.elf.clone(),
             name: object.name.clone(),
             inputs: Inputs::default(),
+            share: None,
             export: false,
             doubles: 0,
             limits: WantedLimits::default(),

@@ -137,6 +137,7 @@ fn exports(target: &Target, boot: usize, compiled: &Path) -> Result<Exports, Box
             object: object.elf,
             name: object.name,
             inputs: Inputs::default(),
+            share: None,
             export: true,
             // So that maps lie elsewhere in each boot, even where the kernel puts them at the same places.
             doubles: u32::try_from(boot)?,

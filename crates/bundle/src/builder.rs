@@ -44,17 +44,23 @@ impl Builder {
 
     /// Adds the targets of a bundle, with all that they refer to.
     pub fn targets_of(&mut self, bundle: &Bundle) -> Result<(), FormatError> {
+        let targets = self.sections_of(bundle)?;
+        self.targets.extend(targets);
+        Ok(())
+    }
+
+    /// Adds the sections of a bundle. Its targets come back, as they refer to them here.
+    pub fn sections_of(&mut self, bundle: &Bundle) -> Result<Vec<Target>, FormatError> {
         let mut new = HashMap::new();
         for (old, kind, bytes) in bundle.sections() {
             new.insert(old, self.section(kind, bytes.to_vec())?);
         }
         let names = Renaming { new };
-        for target in &bundle.manifest().targets {
-            let mut target = target.clone();
-            names.apply(&mut target);
-            self.target(target);
+        let mut targets = bundle.manifest().targets.clone();
+        for target in &mut targets {
+            names.apply(target);
         }
-        Ok(())
+        Ok(targets)
     }
 
     /// The unsigned bundle. Its sections are numbered by first use, so they are the same

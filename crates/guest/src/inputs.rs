@@ -2,7 +2,7 @@
 
 use std::io;
 
-use preverify_protocol::{GlobalValue, Inputs, MapInputs, ProgramInputs};
+use preverify_protocol::{GlobalValue, Inputs, MapInputs, ProgramInputs, Share};
 
 use crate::libbpf::{Map, Object, Program, Variable};
 
@@ -123,6 +123,23 @@ pub fn apply(object: &Object, inputs: &Inputs) -> Result<(), InputError> {
         };
         map.write_initial_value(variable.offset as usize, &bytes(variable, value)?)
             .map_err(refused("value", name))?;
+    }
+    Ok(())
+}
+
+/// Leaves out the programs that are not in a share.
+pub fn leave(object: &Object, share: Share) -> Result<(), InputError> {
+    let programs: Vec<_> = object
+        .programs()
+        .filter(|program| program.autoload())
+        .collect();
+    let kept = share.range(programs.len());
+    for (place, program) in programs.into_iter().enumerate() {
+        if !kept.contains(&place) {
+            program
+                .set_autoload(false)
+                .map_err(refused("automatic loading", &program.function()))?;
+        }
     }
     Ok(())
 }

@@ -242,6 +242,12 @@ impl<'a> Program<'a> {
         check(unsafe { sys::bpf_program__set_autoload(self.program.as_ptr(), autoload) })
     }
 
+    /// Whether it is loaded with its object.
+    pub fn autoload(self) -> bool {
+        // SAFETY: the program lives.
+        unsafe { sys::bpf_program__autoload(self.program.as_ptr()) }
+    }
+
     /// The kernel function or hook to attach to.
     pub fn set_attach_target(self, target: &str) -> io::Result<()> {
         let target = CString::new(target)?;

@@ -191,9 +191,16 @@ impl Opened {
                 let errno = error.raw_os_error().unwrap_or(libc::EINVAL);
                 (errno, format!("libbpf cannot open the object: {error}\n"))
             })
-            .and_then(|object| match inputs::apply(&object, &request.inputs) {
-                Ok(()) => Ok(object),
-                Err(error) => Err((libc::EINVAL, format!("{error}\n"))),
+            .and_then(|object| {
+                let applied = inputs::apply(&object, &request.inputs);
+                let applied = applied.and_then(|()| match request.share {
+                    Some(share) => inputs::leave(&object, share),
+                    None => Ok(()),
+                });
+                match applied {
+                    Ok(()) => Ok(object),
+                    Err(error) => Err((libc::EINVAL, format!("{error}\n"))),
+                }
             });
         let object = match opened {
             Ok(object) => object,

@@ -26,6 +26,6 @@ pub use assemble::bundle;
 pub use error::{BuildError, Disagreement, Problem, ProgramProblem};
 pub use images::{ImageKind, Note, ProvedImage, VerifiedProgram};
 pub use limits::{Limits, LimitsError};
-pub use object::{Object, inputs_beside, object_name};
+pub use object::{Object, inputs_beside, object_name, separable_programs};
 pub use other_kernel::{AttachError, Mismatch, MismatchReason, OnDevice, SymbolError};
 pub use verifier::{Stage, Verified, Verifier};

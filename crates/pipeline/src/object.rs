@@ -4,7 +4,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use preverify_protocol::Inputs;
+use object::{Object as _, ObjectSection, ObjectSymbol, RelocationTarget, SectionKind, SymbolKind};
+use preverify_protocol::{Inputs, Share};
 use sha2::{Digest, Sha256};
 
 /// A BPF object, and what is set between its opening and its loading.
@@ -16,6 +17,8 @@ pub struct Object {
     pub elf: Vec<u8>,
     /// What its own user space would set.
     pub inputs: Inputs,
+    /// The part of its programs to verify, if that is not all.
+    pub share: Option<Share>,
 }
 
 impl Object {
@@ -25,6 +28,7 @@ impl Object {
             name: object_name(&path.file_name().unwrap_or_default().to_string_lossy()),
             elf: fs::read(path)?,
             inputs: Inputs::default(),
+            share: None,
         })
     }
 
@@ -32,6 +36,36 @@ impl Object {
     pub fn sha256(&self) -> String {
         hex::encode(Sha256::digest(&self.elf))
     }
+}
+
+/// How many programs of an object can be verified apart from each other: none, if its maps hold programs from the start,
+/// since these are created with the programs in them.
+pub fn separable_programs(elf: &[u8]) -> usize {
+    let Ok(file) = object::File::parse(elf) else {
+        return 0;
+    };
+    let maps_hold_programs = file.section_by_name(".maps").is_some_and(|maps| {
+        maps.relocations().any(|(_, relocation)| {
+            let RelocationTarget::Symbol(symbol) = relocation.target() else {
+                return false;
+            };
+            let symbol = file.symbol_by_index(symbol);
+            symbol.is_ok_and(|symbol| symbol.kind() == SymbolKind::Text)
+        })
+    });
+    if maps_hold_programs {
+        return 0;
+    }
+    let is_program = |symbol: &object::Symbol<'_, '_>| {
+        let section = symbol.section_index();
+        let section = section.and_then(|index| file.section_by_index(index).ok());
+        // What is in `.text` is called by programs.
+        symbol.kind() == SymbolKind::Text
+            && section.is_some_and(|section| {
+                section.kind() == SectionKind::Text && section.name() != Ok(".text")
+            })
+    };
+    file.symbols().filter(is_program).count()
 }
 
 /// Where the inputs of an object are looked for: `xdp.bpf.toml` beside `xdp.bpf.o`.

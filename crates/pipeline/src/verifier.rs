@@ -263,6 +263,7 @@ impl Boot {
             object: object.elf.clone(),
             name: object.name.clone(),
             inputs: object.inputs.clone(),
+            share: object.share,
             export: true,
             doubles,
             limits: limits.verifier,

@@ -113,7 +113,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::{Inputs, LoadRequest, MapInputs, Request, WantedLimits};
+    use crate::{Inputs, LoadRequest, MapInputs, Request, Share, WantedLimits};
 
     fn sent() -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -149,6 +149,7 @@ mod tests {
             object: vec![1, 2, 3],
             name: "o".into(),
             inputs,
+            share: Some(Share { number: 1, of: 3 }),
             export: true,
             doubles: 1,
             limits: WantedLimits {

@@ -13,11 +13,12 @@ pub mod frame;
 pub mod modules;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
 /// The version of the messages; host and agent must agree.
-pub const PROTOCOL_VERSION: u32 = 3;
+pub const PROTOCOL_VERSION: u32 = 4;
 
 /// The guest's name of the virtio-serial port.
 pub const PORT_PATH: &str = "/dev/vport0p1";
@@ -126,6 +127,8 @@ pub struct LoadRequest {
     pub name: String,
     /// What the object's own user space would have set.
     pub inputs: Inputs,
+    /// Load only these of its programs.
+    pub share: Option<Share>,
     /// Export the loaded programs (needs the kernel part in its export role).
     pub export: bool,
     /// Create so many doubles of each map before the map itself, and keep them until the programs
@@ -136,6 +139,25 @@ pub struct LoadRequest {
     pub limits: WantedLimits,
     /// Give up after so many seconds, with [`Reply::Failed`] and `ETIMEDOUT`.
     pub time_limit: u32,
+}
+
+/// One of several parts of an object's programs, which are verified apart from each other: so an object with many programs
+/// can be verified by several machines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    /// Which part, counted from zero.
+    pub number: u32,
+    /// Of how many.
+    pub of: u32,
+}
+
+impl Share {
+    /// Its programs among so many that would be loaded, in the object's order. All parts together are all of them, each
+    /// once; and none has more than one program more than another.
+    pub fn range(self, programs: usize) -> Range<usize> {
+        let start = |number: u32| programs * number as usize / self.of as usize;
+        start(self.number)..start(self.number + 1)
+    }
 }
 
 /// How far a verifier shall go, where that is not left to its kernel.
@@ -472,6 +494,26 @@ pub struct ExecReply {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shares_are_all_programs_once() {
+        for programs in [0, 1, 7, 90] {
+            for of in 1..10 {
+                let ranges: Vec<_> = (0..of)
+                    .map(|number| Share { number, of }.range(programs))
+                    .collect();
+                let all: Vec<_> = ranges.iter().cloned().flatten().collect();
+                assert_eq!(all, (0..programs).collect::<Vec<_>>());
+                let (least, most) = (programs / of as usize, programs.div_ceil(of as usize));
+                assert!(
+                    ranges
+                        .iter()
+                        .all(|range| (least..=most).contains(&range.len())),
+                    "{ranges:?}"
+                );
+            }
+        }
+    }
 
     #[test]
     fn what_is_not_wanted_stays() {

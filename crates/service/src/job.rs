@@ -1,6 +1,7 @@
 //! Jobs: what a tenant has submitted, and what came of it.
 
 use std::fmt;
+use std::iter;
 use std::str::FromStr;
 
 use jiff::Timestamp;
@@ -94,8 +95,11 @@ pub struct Job {
 pub struct JobTarget {
     /// Its name.
     pub name: String,
-    /// The task that verifies for it.
+    /// The task whose outcome is the target's.
     pub task: TaskId,
+    /// The tasks that verify a share of the programs each, if there are several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<TaskId>,
 }
 
 /// How a job has ended, and when.
@@ -125,6 +129,13 @@ pub enum Ended {
         /// Why.
         reason: String,
     },
+}
+
+impl JobTarget {
+    /// The tasks that are under way, or are to be.
+    pub fn tasks(&self) -> impl Iterator<Item = TaskId> {
+        iter::once(self.task).chain(self.parts.iter().copied())
+    }
 }
 
 #[cfg(test)]

@@ -30,6 +30,7 @@ mod records;
 mod scheduler;
 mod serve;
 mod shared;
+mod shares;
 mod targets;
 mod task;
 mod tenants;

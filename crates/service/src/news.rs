@@ -43,8 +43,19 @@ pub struct Progress {
     pub processed: Option<u64>,
 }
 
-/// What is being done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+impl Progress {
+    /// How far two parts of a whole are together.
+    pub fn and(self, other: Self) -> Self {
+        let counts = [self.processed, other.processed];
+        Self {
+            step: self.step.min(other.step),
+            processed: counts.into_iter().flatten().reduce(|a, b| a + b),
+        }
+    }
+}
+
+/// What is being done, from the first to the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Step {
     /// Two machines go on from snapshots.

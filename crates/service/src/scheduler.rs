@@ -3,7 +3,7 @@
 //! ```text
 //! task.TASK                       a task
 //! job.TENANT.JOB                  a job
-//! wait.TASK.task.MERGE            a merging that waits for a task
+//! wait.TASK.task.MERGE            a task that waits for one of its parts
 //! wait.TASK.job.TENANT.JOB        a job that waits for a task
 //! ```
 //!
@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use preverify_pipeline::Limits;
-use preverify_protocol::Inputs;
+use preverify_protocol::{Inputs, Share};
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
@@ -39,6 +39,8 @@ pub struct Submission {
     pub inputs: Inputs,
     /// How far the verification may go.
     pub limits: Limits,
+    /// In how many shares its programs are verified, apart from each other.
+    pub shares: u32,
     /// The names and identities of the targets, at least one.
     pub targets: Vec<(String, String)>,
 }
@@ -80,24 +82,23 @@ impl Scheduler {
             object,
             inputs,
             limits,
+            shares,
             targets,
         } = submission;
         let mut wanted = Vec::with_capacity(targets.len());
         for (target_name, target) in targets {
-            let verification = Verification {
+            let whole = Verification {
                 object,
                 name: name.clone(),
                 inputs: inputs.clone(),
                 limits,
                 target,
+                share: None,
             };
-            let task = self
-                .want(Work::Verify(Box::new(verification)), &tenant)
-                .await?;
-            wanted.push(JobTarget {
-                name: target_name,
-                task,
-            });
+            wanted.push(
+                self.want_verified(target_name, whole, shares, &tenant)
+                    .await?,
+            );
         }
         let last = match &wanted[..] {
             [only] => only.task,
@@ -227,6 +228,34 @@ impl Scheduler {
         Ok(tasks.collect())
     }
 
+    /// Has an object verified for a target, in so many shares.
+    async fn want_verified(
+        &self,
+        name: String,
+        whole: Verification,
+        shares: u32,
+        tenant: &str,
+    ) -> Result<JobTarget, RecordError> {
+        let mut parts = Vec::new();
+        if shares > 1 {
+            for number in 0..shares {
+                let share = Verification {
+                    share: Some(Share { number, of: shares }),
+                    ..whole.clone()
+                };
+                parts.push(self.want(Work::Verify(Box::new(share)), tenant).await?);
+            }
+        }
+        let work = match parts.is_empty() {
+            true => Work::Verify(Box::new(whole)),
+            false => Work::Join {
+                parts: parts.clone(),
+            },
+        };
+        let task = self.want(work, tenant).await?;
+        Ok(JobTarget { name, task, parts })
+    }
+
     /// Has some work done, unless it has been or is about to be.
     async fn want(&self, work: Work, tenant: &str) -> Result<TaskId, RecordError> {
         let id = work.id();
@@ -260,8 +289,8 @@ impl Scheduler {
                 };
                 self.queue.push(ticket).await?;
             }
-            Work::Merge { parts } => {
-                for part in parts {
+            work @ (Work::Join { .. } | Work::Merge { .. }) => {
+                for part in work.parts() {
                     self.wait(*part, &Waiter::Merge(id)).await?;
                 }
                 if let Some(outcome) = self.advance(id).await? {
@@ -272,7 +301,7 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Queues a merging once all its parts are there; if there is one that will never be, the outcome comes back.
+    /// Queues a task once all its parts are there; if there is one that will never be, the outcome comes back.
     async fn advance(&self, merge: TaskId) -> Result<Option<Outcome>, RecordError> {
         let Some(task) = self
             .task(merge)
@@ -281,9 +310,7 @@ impl Scheduler {
         else {
             return Ok(None);
         };
-        let Work::Merge { parts } = &task.work else {
-            return Ok(None);
-        };
+        let parts = task.work.parts();
         let mut outcomes = Vec::with_capacity(parts.len());
         for part in parts {
             match self.task(*part).await?.and_then(|task| task.outcome) {
@@ -291,16 +318,23 @@ impl Scheduler {
                 None => return Ok(None),
             }
         }
-        let refused = outcomes
+        let mut refused = outcomes
             .iter()
             .filter(|outcome| matches!(outcome, Outcome::Refused(_)));
-        let refused = refused.count();
-        if refused > 0 {
-            return Ok(Some(Outcome::Refused(Refused {
-                message: format!("{refused} of {} targets do not take it", outcomes.len()),
-                program: None,
-                log: None,
-            })));
+        if let Some(first) = refused.next() {
+            return Ok(Some(match &task.work {
+                Work::Merge { .. } => Outcome::Refused(Refused {
+                    message: format!(
+                        "{} of {} targets do not take it",
+                        1 + refused.count(),
+                        outcomes.len()
+                    ),
+                    program: None,
+                    log: None,
+                }),
+                // That is where a kernel that gets all programs at once ends, too.
+                Work::Verify(_) | Work::Join { .. } => first.clone(),
+            }));
         }
         if let Some(failed) = outcomes.into_iter().find(|outcome| !outcome.is_final()) {
             return Ok(Some(failed));
@@ -411,6 +445,16 @@ mod tests {
         }
 
         async fn submit(&self, tenant: &str, name: &str, targets: &[&str]) -> Job {
+            self.submit_in_shares(1, tenant, name, targets).await
+        }
+
+        async fn submit_in_shares(
+            &self,
+            shares: u32,
+            tenant: &str,
+            name: &str,
+            targets: &[&str],
+        ) -> Job {
             let named = |target: &&str| (format!("name of {target}"), (*target).to_owned());
             let submission = Submission {
                 tenant: tenant.into(),
@@ -418,6 +462,7 @@ mod tests {
                 object: Digest::of(name.as_bytes()),
                 inputs: Inputs::default(),
                 limits: Limits::default(),
+                shares,
                 targets: targets.iter().map(named).collect(),
             };
             self.scheduler.submit(submission).await.unwrap()
@@ -514,6 +559,45 @@ mod tests {
         assert_eq!(refused.message, "2 of 3 targets do not take it");
         let again = process.submit("b", "object", &["x", "y", "z"]).await;
         assert_eq!(again.end.unwrap().how, Ended::Refused);
+    }
+
+    #[tokio::test]
+    async fn shares_are_joined_when_all_are_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let process = Process::start(&folder);
+        let job = process
+            .submit_in_shares(2, "a", "object", &["x", "y"])
+            .await;
+        let [x, y] = [0, 1].map(|index: usize| job.targets[index].clone());
+        let parts = [&x.parts[..], &y.parts[..]].concat();
+        assert_eq!(process.queued().await, parts);
+        process.end(parts[1], bundle("x 2")).await;
+        assert_eq!(process.queued().await, []);
+        process.end(parts[0], bundle("x 1")).await;
+        assert_eq!(process.queued().await, [x.task]);
+        process.end(parts[2], bundle("y 1")).await;
+        process.end(parts[3], bundle("y 2")).await;
+        assert_eq!(process.queued().await, [y.task]);
+        process.end(x.task, bundle("x")).await;
+        process.end(y.task, bundle("y")).await;
+        assert_eq!(process.queued().await, [job.last]);
+        process.end(job.last, bundle("both")).await;
+        assert_eq!(process.how(&job).await, ended_with("both"));
+    }
+
+    #[tokio::test]
+    async fn the_first_program_that_is_refused_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let process = Process::start(&folder);
+        let job = process.submit_in_shares(3, "a", "object", &["x"]).await;
+        let parts = &job.targets[0].parts;
+        process.end(parts[2], refused("the last")).await;
+        process.end(parts[0], bundle("fine")).await;
+        assert_eq!(process.how(&job).await, None, "another may come before");
+        process.end(parts[1], refused("the second")).await;
+        assert_eq!(process.how(&job).await, Some(Ended::Refused));
+        let task = process.scheduler.task(job.last).await.unwrap().unwrap();
+        assert_eq!(task.outcome, Some(refused("the second")));
     }
 
     #[tokio::test]

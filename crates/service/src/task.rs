@@ -4,7 +4,7 @@
 //! has been done already finds it under the same name.
 
 use preverify_pipeline::Limits;
-use preverify_protocol::Inputs;
+use preverify_protocol::{Inputs, Share};
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
@@ -21,10 +21,15 @@ pub type TaskId = Digest;
 pub enum Work {
     /// Verify an object for one target, and sign what comes out.
     Verify(Box<Verification>),
-    /// Make one bundle of those that other tasks made, and sign it. Who does it believes no bundle but by its
-    /// signature: so it can come from verifiers alone.
+    /// Make one bundle of those that other tasks made, and sign it: each has a share of an object's programs, for the same
+    /// target. Who does it believes no bundle but by its signature: so it can come from verifiers alone.
+    Join {
+        /// These tasks, in the order of the programs.
+        parts: Vec<TaskId>,
+    },
+    /// The same for bundles that have targets each.
     Merge {
-        /// These tasks.
+        /// These tasks, in the order of the targets.
         parts: Vec<TaskId>,
     },
 }
@@ -42,9 +47,20 @@ pub struct Verification {
     pub limits: Limits,
     /// The target: [`preverify_target::Target::identity`].
     pub target: String,
+    /// Which of its programs, if not all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<Share>,
 }
 
 impl Work {
+    /// The tasks that must have ended before.
+    pub fn parts(&self) -> &[TaskId] {
+        match self {
+            Self::Verify(_) => &[],
+            Self::Join { parts } | Self::Merge { parts } => parts,
+        }
+    }
+
     /// What its task is called.
     pub fn id(&self) -> TaskId {
         let text = serde_json::to_vec(&(VERSION, self)).expect("only strings are keys");
@@ -85,7 +101,7 @@ pub struct Accepted {
     pub bundle: Digest,
     /// Its size in bytes.
     pub bytes: usize,
-    /// The programs, if it is the verification of one target.
+    /// The programs, if it is for one target.
     pub programs: Vec<Program>,
     /// What is remarkable.
     pub notes: Vec<String>,
@@ -149,6 +165,7 @@ pub(crate) mod testing {
             inputs: Inputs::default(),
             limits: Limits::default(),
             target: target.into(),
+            share: None,
         }))
     }
 
@@ -186,7 +203,7 @@ mod tests {
         let Work::Verify(verification) = &work else {
             unreachable!("it is one");
         };
-        let changes: [fn(&mut Verification); 5] = [
+        let changes: [fn(&mut Verification); 6] = [
             |v| v.object = Digest::of(b"other"),
             |v| v.name = "b".into(),
             |v| {
@@ -194,6 +211,7 @@ mod tests {
             },
             |v| v.limits.verifier.insns = Some(5),
             |v| v.target = "u".into(),
+            |v| v.share = Some(Share { number: 0, of: 2 }),
         ];
         for change in changes {
             let mut other = (**verification).clone();

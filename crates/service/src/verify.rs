@@ -45,6 +45,7 @@ pub fn verify(
         name: verification.name.clone(),
         elf,
         inputs: verification.inputs.clone(),
+        share: verification.share,
     };
     let mut step = |step, processed| tell(Progress { step, processed });
     step(Step::Restore, None);

@@ -10,7 +10,7 @@ use tracing::{error, info, warn};
 
 use crate::blobs::{BlobError, Blobs};
 use crate::digest::Digest;
-use crate::merge::{MergeError, merge};
+use crate::merge::{self, MergeError};
 use crate::metrics::Metrics;
 use crate::news::{Event, News, Progress, Step};
 use crate::pool::Pool;
@@ -142,7 +142,19 @@ impl Worker {
         };
         Ok(Some(match task.work {
             Work::Verify(verification) => self.verify(id, *verification).await?,
-            Work::Merge { parts } => Attempt::Done(self.merge(id, &parts).await?),
+            Work::Join { parts } => {
+                let (bundle, parts) = self.unite(id, &parts, merge::join).await?;
+                let programs = parts.iter().flat_map(|part| part.programs.clone());
+                let notes = parts.iter().flat_map(|part| part.notes.clone());
+                Attempt::Done(
+                    self.keep(&bundle, programs.collect(), notes.collect())
+                        .await?,
+                )
+            }
+            Work::Merge { parts } => {
+                let (bundle, _) = self.unite(id, &parts, merge::merge).await?;
+                Attempt::Done(self.keep(&bundle, Vec::new(), Vec::new()).await?)
+            }
         }))
     }
 
@@ -181,7 +193,13 @@ impl Worker {
         })
     }
 
-    async fn merge(&self, id: TaskId, parts: &[TaskId]) -> Result<Outcome, WorkError> {
+    /// One bundle of those that other tasks made, and what came of these.
+    async fn unite(
+        &self,
+        id: TaskId,
+        parts: &[TaskId],
+        unite: fn(&[Vec<u8>], &Signer) -> Result<Bundle, MergeError>,
+    ) -> Result<(Bundle, Vec<Accepted>), WorkError> {
         self.news.tell(Event::Progress(
             id,
             Progress {
@@ -190,6 +208,7 @@ impl Worker {
             },
         ));
         let mut bundles = Vec::with_capacity(parts.len());
+        let mut outcomes = Vec::with_capacity(parts.len());
         for part in parts {
             let outcome = self
                 .scheduler
@@ -203,10 +222,11 @@ impl Worker {
                 });
             };
             bundles.push(self.blob("bundle", accepted.bundle).await?);
+            outcomes.push(accepted);
         }
         let signer = self.signer.clone();
-        let bundle = tokio::task::spawn_blocking(move || merge(&bundles, &signer)).await??;
-        self.keep(&bundle, Vec::new(), Vec::new()).await
+        let bundle = tokio::task::spawn_blocking(move || unite(&bundles, &signer)).await??;
+        Ok((bundle, outcomes))
     }
 
     async fn keep(

@@ -6,4 +6,5 @@ mod browser;
 mod cluster;
 mod page;
 mod running;
+mod shares;
 mod tls;

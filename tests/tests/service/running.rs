@@ -127,6 +127,16 @@ impl Running {
         Bundle::read(&bytes).unwrap()
     }
 
+    /// A number among the metrics.
+    pub fn metric(&self, name: &str) -> u64 {
+        let (status, text) = self.get("/metrics");
+        assert_eq!(status, 200, "{text}");
+        let mut lines = text.lines();
+        let found = lines.find_map(|line| line.strip_prefix(name));
+        let number = found.unwrap_or_else(|| panic!("{name} is not in {text}"));
+        number.trim().parse().unwrap()
+    }
+
     pub fn get(&self, path: &str) -> (u16, String) {
         self.get_as(path, &self.token)
     }

@@ -605,6 +605,7 @@ fn request(object: &Object, export: bool) -> LoadRequest {
         object: object.elf.clone(),
         name: object.name.clone(),
         inputs: object.inputs.clone(),
+        share: None,
         export,
         doubles: 0,
         limits: WantedLimits::default(),

@@ -21,7 +21,7 @@ use super::views::{JobView, VerdictView};
 use crate::audit::Action;
 use crate::digest::Digest;
 use crate::job::{Ended, Job, JobId};
-use crate::news::Event;
+use crate::news::{Event, Progress};
 use crate::scheduler::Submission;
 use crate::task::Outcome;
 use form::Form;
@@ -60,6 +60,7 @@ pub async fn submit(
             object: form.object,
             inputs: form.inputs,
             limits: form.limits,
+            shares: form.shares,
             targets: form.targets,
         })
         .await?;
@@ -282,8 +283,9 @@ impl Watch {
             };
             let concerns = match heard {
                 Ok(Event::Progress(task, _) | Event::TaskEnded(task)) => {
+                    let mut targets = self.job.targets.iter();
                     self.job.last == task
-                        || self.job.targets.iter().any(|target| target.task == task)
+                        || targets.any(|target| target.tasks().any(|known| known == task))
                 }
                 Ok(Event::JobEnded { id, .. }) => self.job.id == id,
                 // Something was missed: it may have been that.
@@ -315,7 +317,8 @@ async fn view(app: &App, job: &Job) -> Result<JobView, Problem> {
             .task(target.task)
             .await?
             .and_then(|task| task.outcome);
-        let progress = app.news.progress(target.task);
+        let running = target.tasks().filter_map(|task| app.news.progress(task));
+        let progress = running.reduce(Progress::and);
         targets.push(VerdictView::of(&target.name, outcome, progress));
     }
     Ok(JobView::of(job, targets))

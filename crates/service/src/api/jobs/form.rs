@@ -13,6 +13,7 @@ use super::super::objects::{check, digest};
 use super::super::problem::Problem;
 use super::super::targets::unknown;
 use crate::digest::Digest;
+use crate::shares::shares;
 
 /// The longest name of an object: that of a file.
 const NAME_LIMIT: usize = 255;
@@ -23,6 +24,8 @@ pub struct Form {
     pub name: String,
     pub inputs: Inputs,
     pub limits: Limits,
+    /// In how many shares its programs are verified.
+    pub shares: u32,
     /// Names and identities.
     pub targets: Vec<(String, String)>,
 }
@@ -87,16 +90,19 @@ impl Form {
         // An object that is kept was measured when it came.
         let bytes = object.as_ref().map_or(0, Vec::len);
         app.tenants.admit(tenant, bytes, Instant::now()).await??;
-        let object = match (object, object_sha256) {
-            (Some(bytes), None) => app.blobs.put(bytes).await?,
+        let (object, shares) = match (object, object_sha256) {
+            (Some(bytes), None) => {
+                let shares = shares(&bytes);
+                (app.blobs.put(bytes).await?, shares)
+            }
             (None, Some(text)) => {
                 let wanted = digest(&text)?;
-                if !app.blobs.has(wanted).await? {
-                    return Err(Problem::missing(format!(
+                let bytes = app.blobs.get(wanted).await?.ok_or_else(|| {
+                    Problem::missing(format!(
                         "there is no object {wanted}: put it to /v1/objects/{wanted} first"
-                    )));
-                }
-                wanted
+                    ))
+                })?;
+                (wanted, shares(&bytes))
             }
             (Some(_), Some(_)) => {
                 return Err(Problem::malformed(
@@ -114,6 +120,7 @@ impl Form {
             name,
             inputs,
             limits,
+            shares,
             targets,
         })
     }

@@ -1,11 +1,16 @@
 //! One bundle of several.
 
+mod share;
+
 use std::collections::BTreeSet;
 
 use preverify_bundle::{
-    Builder, Bundle, Certificate, FormatError, Signer, SignerError, VerifyError,
+    Builder, Bundle, Certificate, FormatError, SectionKind, Signer, SignerError, Target,
+    VerifyError,
 };
-use serde::Deserialize;
+use preverify_pipeline::evidence::Evidence;
+
+use share::Share;
 
 /// Bundles do not become one.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +35,9 @@ pub enum MergeError {
         /// The objects' SHA-256.
         objects: BTreeSet<String>,
     },
+    /// They have shares of an object's programs, and were not verified in the same way.
+    #[error("the shares of the object's programs do not become one: they differ in {0}")]
+    Differ(&'static str),
     /// Together they are more than a bundle holds.
     #[error(transparent)]
     Format(FormatError),
@@ -38,12 +46,50 @@ pub enum MergeError {
     Sign(#[from] SignerError),
 }
 
-/// Makes one signed bundle of parts that the same signer has signed: so whatever goes in was verified by who holds that key.
-/// All must be of one object.
+/// Makes one signed bundle of parts that have targets each.
 pub fn merge(parts: &[Vec<u8>], signer: &Signer) -> Result<Bundle, MergeError> {
-    let trusted: &[Certificate] = std::slice::from_ref(signer.certificate());
     let mut builder = Builder::new();
+    for part in trusted(parts, signer)? {
+        builder.targets_of(&part).map_err(MergeError::Format)?;
+    }
+    signed(builder, signer)
+}
+
+/// Makes one signed bundle of parts that have shares of an object's programs, for the same target: the bundle that comes
+/// of a kernel which gets all of them at once.
+pub fn join(parts: &[Vec<u8>], signer: &Signer) -> Result<Bundle, MergeError> {
+    let mut builder = Builder::new();
+    let mut whole: Option<Share> = None;
+    for part in trusted(parts, signer)? {
+        let targets = builder.sections_of(&part).map_err(MergeError::Format)?;
+        for (target, evidence) in targets.into_iter().zip(evidence(&part)) {
+            let share = Share {
+                target,
+                evidence: evidence.ok_or(MergeError::Differ("evidence"))?,
+            };
+            whole = Some(match whole {
+                None => share,
+                Some(before) => before.and(share)?,
+            });
+        }
+    }
+    if let Some(Share { target, evidence }) = whole {
+        let evidence = serde_json::to_vec(&evidence).expect("only strings are keys");
+        let evidence = builder.section(SectionKind::Evidence, evidence);
+        builder.target(Target {
+            evidence: Some(evidence.map_err(MergeError::Format)?),
+            ..target
+        });
+    }
+    signed(builder, signer)
+}
+
+/// The parts, if this signer has signed all of them: so whatever goes into a whole was verified by who holds that key. All
+/// must be of one object.
+fn trusted(parts: &[Vec<u8>], signer: &Signer) -> Result<Vec<Bundle>, MergeError> {
+    let trusted: &[Certificate] = std::slice::from_ref(signer.certificate());
     let mut objects = BTreeSet::new();
+    let mut bundles = Vec::with_capacity(parts.len());
     for bytes in parts {
         let part = Bundle::read(bytes).map_err(MergeError::Part)?;
         part.verify(trusted)
@@ -51,39 +97,65 @@ pub fn merge(parts: &[Vec<u8>], signer: &Signer) -> Result<Bundle, MergeError> {
                 signer: signer.to_string(),
                 source,
             })?;
-        objects.extend(objects_of(&part));
-        builder.targets_of(&part).map_err(MergeError::Format)?;
+        objects.extend(evidence(&part).map(|evidence| {
+            evidence.map_or_else(|| "nobody knows what".into(), |found| found.object_sha256)
+        }));
+        bundles.push(part);
     }
-    if objects.len() != 1 {
-        return Err(MergeError::Objects { objects });
+    match objects.len() {
+        1 => Ok(bundles),
+        _ => Err(MergeError::Objects { objects }),
     }
+}
+
+fn signed(builder: Builder, signer: &Signer) -> Result<Bundle, MergeError> {
     let mut bundle = builder.finish().map_err(MergeError::Format)?;
     bundle.sign(signer)?;
     Ok(bundle)
 }
 
-/// What of a target's evidence matters here.
-#[derive(Deserialize)]
-struct Evidence {
-    object_sha256: String,
-}
-
-/// The objects that a bundle's targets were verified of, by their evidence.
-fn objects_of(part: &Bundle) -> impl Iterator<Item = String> {
+/// What a bundle tells about how its targets came to be.
+fn evidence(part: &Bundle) -> impl Iterator<Item = Option<Evidence>> {
     part.manifest().targets.iter().map(|target| {
         let section = target.evidence.and_then(|id| part.section(id));
-        let evidence = section.and_then(|json| serde_json::from_slice::<Evidence>(json).ok());
-        evidence.map_or_else(|| "nobody knows what".into(), |found| found.object_sha256)
+        section.and_then(|json| serde_json::from_slice(json).ok())
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::time::Duration;
 
-    use preverify_bundle::{Algorithm, Fingerprint, SectionKind, Target};
+    use preverify_bundle::{Algorithm, Fingerprint};
+    use preverify_pipeline::evidence::{Kernel, ProgramEvidence};
+    use preverify_protocol::{Inputs, Statistics};
 
     use super::*;
+
+    /// What is told of one program of an object with this digest.
+    pub(super) fn evidence(object: &str, program: &str) -> Evidence {
+        Evidence {
+            object: "object".into(),
+            object_sha256: object.into(),
+            inputs: Inputs::default(),
+            kernel: Kernel {
+                release: "6.12".into(),
+                version: "#1".into(),
+                command_line: String::new(),
+                cpu: "qemu64".into(),
+            },
+            device_kernel: None,
+            versions: BTreeMap::new(),
+            limits: None,
+            programs: vec![ProgramEvidence::new(
+                program,
+                &Statistics::default(),
+                None,
+                None,
+            )],
+        }
+    }
 
     fn signer() -> Signer {
         Signer::generate(Algorithm::EcdsaP256, "test", Duration::from_secs(3600)).unwrap()
@@ -91,7 +163,7 @@ mod tests {
 
     /// A bundle for one target, of an object with this digest.
     fn part(release: &str, object: &str) -> Bundle {
-        let evidence = format!(r#"{{"object": "x", "object_sha256": "{object}"}}"#).into_bytes();
+        let evidence = serde_json::to_vec(&evidence(object, "program")).unwrap();
         let mut builder = Builder::new();
         let evidence = builder.section(SectionKind::Evidence, evidence).unwrap();
         builder.target(Target {
