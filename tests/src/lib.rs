@@ -8,7 +8,9 @@
 mod device;
 mod dump;
 mod lab;
+mod nats;
 mod processes;
+pub mod service;
 mod subject;
 
 pub use device::{BUSYBOX, Device, DeviceError, LOADER, PROBE, on_packet, pinned};
@@ -17,6 +19,7 @@ pub use lab::{
     BINARIES_VARIABLE, COMPILER_KERNEL_VARIABLE, DEVICE_KERNEL_VARIABLE, KERNELS_ARCH_VARIABLE,
     Lab, LabError, OBJECTS_VARIABLE, TARGET, file, object, signer, target, target_on,
 };
+pub use nats::NatsServers;
 pub use preverify_target::AGENT_VARIABLE;
 pub use processes::{is_running, machines_of, peak_memory};
 pub use subject::{Subject, assert_reason, assert_refused, image, is_refused, refusal};

@@ -4,6 +4,7 @@ mod boot;
 mod limits;
 mod load;
 mod plot;
+mod service;
 mod size;
 mod small;
 
@@ -21,6 +22,7 @@ use crate::{bpf, corpus};
 pub use boot::boot;
 pub use limits::limits;
 pub use load::load;
+pub use service::service;
 pub use size::size;
 pub use small::small;
 

@@ -7,6 +7,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use preverify_pipeline::Object;
+
 use crate::arch::Arch;
 use crate::paths::{target_dir, workspace};
 
@@ -138,6 +140,17 @@ pub fn complex_programs(arch: Arch, linux_source: &Path) -> Result<(), CompileEr
     let folder = "tests/programs/complex";
     compile_all(&compiler, folder, &objects(arch).join("complex"))?;
     Ok(())
+}
+
+/// A small object of which there is another for each number.
+pub fn distinct(number: usize) -> Result<Object, Box<dyn Error>> {
+    let folder = objects(Arch::X86_64).join("distinct");
+    fs::create_dir_all(&folder)?;
+    let object = folder.join(format!("distinct{number}.bpf.o"));
+    let source = workspace().join("bench/programs/distinct.bpf.c");
+    let number = format!("-DNUMBER={number}");
+    own_compiler(Arch::X86_64).compile(&source, &[&number], &object)?;
+    Ok(Object::read(&object)?)
 }
 
 /// How our own programs are compiled.

@@ -6,6 +6,7 @@ mod arch;
 mod artifacts;
 mod bench;
 mod bpf;
+mod chance;
 mod corpus;
 mod demo;
 mod header;
@@ -15,6 +16,7 @@ mod packages;
 mod paths;
 mod run;
 mod setup;
+mod soak;
 mod test;
 mod toolchain;
 mod vectors;
@@ -49,6 +51,9 @@ enum Command {
     /// Measurements, written to `bench/results/`.
     #[command(subcommand)]
     Bench(Bench),
+    /// What runs for long, to see what a service survives.
+    #[command(subcommand)]
+    Soak(Soak),
     /// Builds a kernel from Debian's source, with the patches of `kernel/patches`, and says where it is.
     Kernel {
         /// What it is for
@@ -91,6 +96,8 @@ enum Bench {
     Load(ArchArgs),
     /// Programs that stock kernels refuse as too complex: what verifying them takes, and how that grows.
     Limits,
+    /// A service that verifies for many clients, against verifiers that are driven directly.
+    Service,
     /// A board with little memory, and programs that are heavy to verify.
     Small,
     /// From the kernel's start to an attached XDP program, on boards with little memory: the stock kernel's own way against a
@@ -98,6 +105,13 @@ enum Bench {
     Boot,
     /// Kernels without the verifier, the JIT compiler and BTF, against the stock one.
     Size(ArchArgs),
+}
+
+#[derive(Subcommand)]
+enum Soak {
+    /// A service of many processes, which are killed, stopped and cut off while it works (as root: it makes a network
+    /// namespace).
+    Cluster(soak::ClusterArgs),
 }
 
 #[derive(Subcommand)]
@@ -128,10 +142,12 @@ fn main() -> ExitCode {
         Command::Corpus(Corpus::Run(args)) => corpus(&args),
         Command::Corpus(Corpus::Limits(args)) => limits(&args),
         Command::Bench(Bench::Load(args)) => bench::load(args.arch),
+        Command::Bench(Bench::Service) => bench::service(),
         Command::Bench(Bench::Small) => bench::small(),
         Command::Bench(Bench::Boot) => bench::boot(),
         Command::Bench(Bench::Limits) => bench::limits(),
         Command::Bench(Bench::Size(args)) => bench::size(args.arch),
+        Command::Soak(Soak::Cluster(args)) => soak::cluster(&args),
         Command::Kernel { role, arch } => linux::kernel(role, arch.arch),
         Command::Patches { out } => linux::patches(&out),
         Command::Test { kernels: None } => test::test(),

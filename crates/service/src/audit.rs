@@ -152,20 +152,21 @@ impl Head {
             backwards: true,
         };
         let found = records.list::<Vec<Entry>>(PREFIX, last).await?;
-        let entry = found
-            .into_iter()
-            .next()
-            .and_then(|(_, record)| record.value.into_iter().last());
-        Ok(entry.map_or(
+        let last = found.first().and_then(|(_, record)| record.value.last());
+        Ok(last.map_or(
             Self {
                 next: 0,
                 hash: Digest::of(b""),
             },
-            |entry| Self {
-                next: entry.number + 1,
-                hash: entry.hash,
-            },
+            Self::after,
         ))
+    }
+
+    fn after(entry: &Entry) -> Self {
+        Self {
+            next: entry.number + 1,
+            hash: entry.hash,
+        }
     }
 
     /// The entry that follows.
@@ -177,10 +178,7 @@ impl Head {
             hash: self.hash,
         };
         entry.hash = entry.expected_hash();
-        *self = Self {
-            next: entry.number + 1,
-            hash: entry.hash,
-        };
+        *self = Self::after(&entry);
         entry
     }
 }
@@ -195,10 +193,11 @@ impl Entry {
 }
 
 async fn write_all(records: Records, mut waiting: mpsc::Receiver<Waiting>) {
+    let mut head = None;
     let mut batch = Vec::with_capacity(BATCH);
     while waiting.recv_many(&mut batch, BATCH).await > 0 {
         let (deeds, answers): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
-        let outcome = write_batch(&records, &deeds).await;
+        let outcome = write_batch(&records, &mut head, &deeds).await;
         for answer in answers {
             // Nobody may wait any longer, which changes nothing.
             let _ = answer.send(outcome.clone());
@@ -206,15 +205,27 @@ async fn write_all(records: Records, mut waiting: mpsc::Receiver<Waiting>) {
     }
 }
 
-async fn write_batch(records: &Records, deeds: &[Deed]) -> Result<(), RecordError> {
+/// Writes what follows `known`, the end of the log as this process knows it.
+async fn write_batch(
+    records: &Records,
+    known: &mut Option<Head>,
+    deeds: &[Deed],
+) -> Result<(), RecordError> {
     loop {
-        let mut head = Head::find(records).await?;
-        let key = key(head.next);
+        let last = match *known {
+            Some(head) => head,
+            None => Head::find(records).await?,
+        };
+        let mut head = last;
         let entries: Vec<_> = deeds.iter().map(|deed| head.follow(deed.clone())).collect();
-        // Another process may have written meanwhile: then these follow its entries.
+        let key = key(last.next);
         if records.create(&key, &entries).await? {
+            *known = Some(head);
             return Ok(());
         }
+        // Another process has written meanwhile: these follow its entries.
+        let theirs = records.get::<Vec<Entry>>(&key).await?;
+        *known = theirs.and_then(|record| record.value.last().map(Head::after));
     }
 }
 

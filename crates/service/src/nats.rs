@@ -1,11 +1,12 @@
 //! NATS JetStream: what several processes share.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType, Stream};
 use async_nats::jetstream::{self, Context, kv, object_store};
 use async_nats::{Client, ConnectOptions};
+use tracing::warn;
 
 /// What all that belongs to the service is called after.
 const PREFIX: &str = "preverify";
@@ -13,6 +14,10 @@ const PREFIX: &str = "preverify";
 pub const SILENCE: Duration = Duration::from_secs(15);
 /// Requests are answered within this time, or have failed.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Servers that were just started agree on who leads within this time.
+const START: Duration = Duration::from_secs(60);
+/// How often they are asked until then.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// How to reach a server, and what to ask it for.
 #[derive(Clone, Debug)]
@@ -71,18 +76,21 @@ impl Nats {
     /// Connects. What is interrupted later is connected again.
     pub async fn connect(options: &NatsOptions) -> Result<Self, NatsError> {
         let servers = options.servers.join(", ");
-        let connect = match &options.credentials {
-            None => ConnectOptions::new(),
-            Some(file) => ConnectOptions::with_credentials_file(file)
+        let client = patiently(async || {
+            let connect = match &options.credentials {
+                None => ConnectOptions::new(),
+                Some(file) => ConnectOptions::with_credentials_file(file)
+                    .await
+                    .map_err(NatsError::of(format!("read {}", file.display())))?,
+            };
+            connect
+                .name(PREFIX)
+                .request_timeout(Some(PATIENCE))
+                .connect(&options.servers)
                 .await
-                .map_err(NatsError::of(format!("read {}", file.display())))?,
-        };
-        let client = connect
-            .name(PREFIX)
-            .request_timeout(Some(PATIENCE))
-            .connect(&options.servers)
-            .await
-            .map_err(NatsError::of(format!("connect to {servers}")))?;
+                .map_err(NatsError::of(format!("connect to {servers}")))
+        })
+        .await?;
         let context = jetstream::new(client.clone());
         Ok(Self {
             client,
@@ -112,18 +120,20 @@ impl Nats {
     /// The store with blobs.
     pub async fn blobs(&self) -> Result<object_store::ObjectStore, NatsError> {
         let bucket = format!("{PREFIX}_blobs");
-        let opened = self.context.get_object_store(&bucket).await;
-        if let Ok(found) = opened {
-            return Ok(found);
-        }
         let config = object_store::Config {
-            bucket,
+            bucket: bucket.clone(),
             num_replicas: self.replicas,
             storage: StorageType::File,
             ..object_store::Config::default()
         };
-        let made = self.context.create_object_store(config).await;
-        made.map_err(NatsError::of("make the store of blobs"))
+        patiently(async || {
+            if let Ok(found) = self.context.get_object_store(&bucket).await {
+                return Ok(found);
+            }
+            let made = self.context.create_object_store(config.clone()).await;
+            made.map_err(NatsError::of("make the store of blobs"))
+        })
+        .await
     }
 
     /// The stream with tickets: each is for one worker.
@@ -147,8 +157,25 @@ impl Nats {
             storage: StorageType::File,
             ..config
         };
-        let made = self.context.get_or_create_stream(config).await;
-        made.map_err(NatsError::of(format!("make the stream {name}")))
+        patiently(async || {
+            let made = self.context.get_or_create_stream(config.clone()).await;
+            made.map_err(NatsError::of(format!("make the stream {name}")))
+        })
+        .await
+    }
+}
+
+/// Tries something until servers that were just started are ready for it.
+async fn patiently<T>(attempt: impl AsyncFn() -> Result<T, NatsError>) -> Result<T, NatsError> {
+    let deadline = Instant::now() + START;
+    loop {
+        match attempt().await {
+            Err(error) if Instant::now() < deadline => {
+                warn!(%error, "trying again");
+                tokio::time::sleep(AGAIN).await;
+            }
+            done => return done,
+        }
     }
 }
 

@@ -71,6 +71,16 @@ enum WorkError {
     Target(String),
 }
 
+impl WorkError {
+    /// Whether it ends with what keeps the service's processes apart.
+    fn is_passing(&self) -> bool {
+        matches!(
+            self,
+            Self::Record(RecordError::Nats(_)) | Self::Blob(BlobError::Nats(_))
+        )
+    }
+}
+
 impl Worker {
     /// Works until it is told to stop; what it has begun it ends.
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
@@ -82,6 +92,7 @@ impl Worker {
                 claim = self.queue.take(&targets) => claim,
             };
             let task = claim.ticket.task;
+            info!(%task, "task begun");
             self.work(&claim).await;
             // If it is delivered again, it is seen to have ended.
             if let Err(error) = claim.done().await {
@@ -124,6 +135,12 @@ impl Worker {
                 Ok(Some(Attempt::Done(outcome))) => return Some(outcome),
                 Ok(None) => return None,
                 Ok(Some(Attempt::Again(reason))) => reason,
+                Err(error) if error.is_passing() => {
+                    // Somebody else may have the task by then, and may have ended it.
+                    warn!(%task, %error, "waiting for the server");
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
                 Err(error) => error.to_string(),
             };
             warn!(%task, attempt, reason, "no verdict");

@@ -2,11 +2,11 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use preverify_service::views::JobView;
 use serde::de::DeserializeOwned;
-use ureq::http::Response;
+use ureq::http::{Response, StatusCode};
 use ureq::tls::TlsConfig;
 use ureq::unversioned::multipart::{self, Part};
 use ureq::{Agent, Body};
@@ -16,6 +16,8 @@ const ANSWER_LIMIT: u64 = 1 << 30;
 
 /// How long is waited before the next connection.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How long a service that has taken an object may be away.
+const AWAY: Duration = Duration::from_secs(60);
 
 /// A service does not answer, or not as it should.
 #[derive(Debug, thiserror::Error)]
@@ -149,10 +151,21 @@ impl Client {
         self.whole(self.get(&format!("/v1/jobs/{id}/targets/{target}/log"))?)
     }
 
+    /// Asks for what comes of an object; again, if the service is away for a moment.
     fn get(&self, path: &str) -> Result<Response<Body>, ClientError> {
-        let request = self.agent.get(self.url(path));
-        let answer = request.header("authorization", &self.authorization).call();
-        self.good(answer.map_err(|source| self.unreachable(source))?)
+        let start = Instant::now();
+        loop {
+            let request = self.agent.get(self.url(path));
+            let answer = request.header("authorization", &self.authorization).call();
+            let is_away = match &answer {
+                Ok(answer) => answer.status() == StatusCode::SERVICE_UNAVAILABLE,
+                Err(_) => true,
+            };
+            if !is_away || start.elapsed() > AWAY {
+                return self.good(answer.map_err(|source| self.unreachable(source))?);
+            }
+            thread::sleep(PAUSE);
+        }
     }
 
     fn url(&self, path: &str) -> String {

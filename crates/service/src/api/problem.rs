@@ -7,12 +7,16 @@ use axum::extract::multipart::MultipartError;
 use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use tracing::error;
+use tracing::{error, warn};
 use utoipa::ToSchema;
 
 use crate::blobs::BlobError;
+use crate::nats::NatsError;
 use crate::records::RecordError;
 use crate::tenants::Exceeded;
+
+/// Seconds that servers take to agree on another one that leads.
+const RETRY_AFTER: u64 = 5;
 
 /// Why a request was not answered otherwise.
 #[derive(Debug, Serialize, ToSchema)]
@@ -86,6 +90,15 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
     }
 
+    /// What others have is not to be had now: clients ask again.
+    fn cut_off(error: &NatsError) -> Self {
+        warn!(%error, "a request cannot be answered now");
+        Self {
+            retry_after: Some(RETRY_AFTER),
+            ..Self::unavailable("the service cannot reach what it keeps: ask again in a moment")
+        }
+    }
+
     /// The service's own fault: its log says more than who asks is told.
     pub fn internal(error: &dyn std::error::Error) -> Self {
         error!(%error, "a request failed");
@@ -133,13 +146,19 @@ impl From<Exceeded> for Problem {
 
 impl From<RecordError> for Problem {
     fn from(error: RecordError) -> Self {
-        Self::internal(&error)
+        match error {
+            RecordError::Nats(error) => Self::cut_off(&error),
+            error => Self::internal(&error),
+        }
     }
 }
 
 impl From<BlobError> for Problem {
     fn from(error: BlobError) -> Self {
-        Self::internal(&error)
+        match error {
+            BlobError::Nats(error) => Self::cut_off(&error),
+            error => Self::internal(&error),
+        }
     }
 }
 

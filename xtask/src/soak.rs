@@ -1,0 +1,5 @@
+//! `cargo xtask soak`: what runs for long, to see what a service survives.
+
+mod cluster;
+
+pub use cluster::{ClusterArgs, cluster};
