@@ -171,9 +171,20 @@ impl Client {
 
     /// Submits an object's file.
     pub fn submit(&self, name: &str, elf: &[u8], targets: &[&str]) -> Result<Value, ServiceError> {
+        self.submit_with(name, elf, "", targets)
+    }
+
+    /// Submits an object's file, and what its user space would set, as TOML.
+    pub fn submit_with(
+        &self,
+        name: &str,
+        elf: &[u8],
+        inputs: &str,
+        targets: &[&str],
+    ) -> Result<Value, ServiceError> {
         let file = format!("{name}.bpf.o");
         let form = Form::new().part("object", Part::bytes(elf).file_name(&file));
-        self.post(form, targets)
+        self.post(form.text("inputs", inputs), targets)
     }
 
     /// Submits an object that the service has.

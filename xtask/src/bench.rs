@@ -5,6 +5,7 @@ mod limits;
 mod load;
 mod plot;
 mod service;
+mod shares;
 mod size;
 mod small;
 
@@ -23,6 +24,7 @@ pub use boot::boot;
 pub use limits::limits;
 pub use load::load;
 pub use service::service;
+pub use shares::shares;
 pub use size::size;
 pub use small::small;
 

@@ -7,6 +7,7 @@ mod artifacts;
 mod bench;
 mod bpf;
 mod chance;
+mod cluster;
 mod corpus;
 mod demo;
 mod header;
@@ -98,6 +99,8 @@ enum Bench {
     Limits,
     /// A service that verifies for many clients, against verifiers that are driven directly.
     Service,
+    /// An object with many programs on one worker of a service and on several (as root: it makes control groups).
+    Shares,
     /// A board with little memory, and programs that are heavy to verify.
     Small,
     /// From the kernel's start to an attached XDP program, on boards with little memory: the stock kernel's own way against a
@@ -143,6 +146,7 @@ fn main() -> ExitCode {
         Command::Corpus(Corpus::Limits(args)) => limits(&args),
         Command::Bench(Bench::Load(args)) => bench::load(args.arch),
         Command::Bench(Bench::Service) => bench::service(),
+        Command::Bench(Bench::Shares) => bench::shares(),
         Command::Bench(Bench::Small) => bench::small(),
         Command::Bench(Bench::Boot) => bench::boot(),
         Command::Bench(Bench::Limits) => bench::limits(),

@@ -4,31 +4,30 @@
 //! can be cut off from all others. Clients do what clients should: they ask again if they get no answer. In the end, each
 //! job must have ended once, and as a local build does.
 
-mod faults;
-mod network;
-mod processes;
-
 use std::collections::HashMap;
 use std::error::Error;
-use std::fs;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use preverify_lab::service::{Client, ServiceError};
 use preverify_lab::TARGET;
+use preverify_lab::service::{Client, ServiceError};
 use preverify_pipeline::Object;
 use serde_json::Value;
 
+use super::faults::Fault;
 use crate::arch::Arch;
 use crate::chance::Chance;
+use crate::cluster::{Cluster, Plan};
 use crate::paths::target_dir;
 use crate::{artifacts, bpf};
-use faults::Fault;
-use network::Network;
-use processes::{APIS, Cluster, WORKERS};
 
+const PLAN: Plan = Plan {
+    nats: 3,
+    apis: 2,
+    workers: 4,
+};
 /// Clients at the same time.
 const CLIENTS: usize = 8;
 /// Objects that are built here, too, to compare.
@@ -59,17 +58,17 @@ pub fn cluster(args: &ClusterArgs) -> Result<(), Box<dyn Error>> {
     // The target is there before all workers look for it.
     let lab = binaries.lab(TARGET, preverify_lab::signer()?)?;
     let folder = target_dir().join("soak-cluster");
-    let _ = fs::remove_dir_all(&folder);
-    fs::create_dir_all(&folder)?;
     let mut objects = Objects::default();
-    let network = Network::new()?;
-    let mut cluster = Cluster::start(&preverify, &folder, network)?;
+    let mut cluster = Cluster::start_with_cable(PLAN, &preverify, &folder)?;
     println!(
-        "3 NATS servers, {APIS} processes with the API, {WORKERS} workers; logs are in {}",
+        "{} NATS servers, {} processes with the API, {} workers; logs are in {}",
+        PLAN.nats,
+        PLAN.apis,
+        PLAN.workers,
         folder.display()
     );
 
-    for worker in 0..WORKERS {
+    for worker in 0..PLAN.workers {
         let jobs = objects.next(1)?;
         let name = format!("kill -9 of worker {worker} in the middle of a job");
         run(&name, &mut cluster, &jobs, |cluster, _| {
@@ -113,7 +112,7 @@ pub fn cluster(args: &ClusterArgs) -> Result<(), Box<dyn Error>> {
             // Spread over the run, at the pace that it turns out to have.
             let due = (number + 1) * args.jobs / (args.faults + 1);
             ended.wait_for(due)?;
-            let fault = Fault::of(&mut chance);
+            let fault = Fault::of(PLAN, &mut chance);
             println!("    after {due} jobs: {fault}");
             fault.happen(cluster)?;
         }

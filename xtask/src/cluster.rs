@@ -1,8 +1,11 @@
-//! The processes of a service.
+//! A service of many processes: NATS servers, processes with the API, workers.
+
+mod network;
 
 use std::collections::HashMap;
 use std::error::Error;
 use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
@@ -12,27 +15,31 @@ use preverify_lab::service::{Client, Process};
 use preverify_lab::{NatsServers, TARGET, machines_of};
 use serde_json::{Value, json};
 
-use super::network::Network;
 use crate::run::run_command;
+use network::Network;
 
-/// NATS servers.
-pub const NATS: usize = 3;
-/// Processes with the API.
-pub const APIS: usize = 2;
-/// Workers.
-pub const WORKERS: usize = 4;
-/// The worker that can be cut off.
-pub const CUT_OFF: usize = 3;
+/// How many there are of each.
+#[derive(Clone, Copy)]
+pub struct Plan {
+    /// NATS servers.
+    pub nats: usize,
+    /// Processes with the API.
+    pub apis: usize,
+    /// Workers.
+    pub workers: usize,
+}
 
 /// How long a state may take to come about.
 const LIMIT: Duration = Duration::from_secs(600);
 
 /// All of them.
 pub struct Cluster {
+    /// How many there are.
+    pub plan: Plan,
     preverify: PathBuf,
     folder: PathBuf,
-    /// What is between the worker that can be cut off and all else.
-    pub network: Network,
+    /// What is between the last worker and all else, if it can be cut off.
+    network: Option<Network>,
     /// What holds the state.
     pub nats: NatsServers,
     apis: Vec<Option<Process>>,
@@ -43,12 +50,31 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts all, and waits until they work.
-    pub fn start(
+    /// Starts all on the loopback device, and waits until they work. All that they keep and say goes to a folder, which is
+    /// made anew.
+    pub fn start(plan: Plan, preverify: &Path, folder: &Path) -> Result<Self, Box<dyn Error>> {
+        Self::start_in(plan, preverify, folder, None)
+    }
+
+    /// The same with a last worker that can be cut off from all others.
+    pub fn start_with_cable(
+        plan: Plan,
         preverify: &Path,
         folder: &Path,
-        network: Network,
     ) -> Result<Self, Box<dyn Error>> {
+        Self::start_in(plan, preverify, folder, Some(Network::new()?))
+    }
+
+    fn start_in(
+        plan: Plan,
+        preverify: &Path,
+        folder: &Path,
+        network: Option<Network>,
+    ) -> Result<Self, Box<dyn Error>> {
+        let _ = fs::remove_dir_all(folder);
+        fs::create_dir_all(folder)?;
+        let loopback = IpAddr::from(Ipv4Addr::LOCALHOST);
+        let address = network.as_ref().map_or(loopback, Network::address);
         let key = folder.join("signer.pem");
         run_command(
             Command::new(preverify)
@@ -56,18 +82,19 @@ impl Cluster {
                 .arg(key),
         )?;
         let mut cluster = Self {
-            nats: NatsServers::start(NATS, network.address(), folder)?,
+            plan,
+            nats: NatsServers::start(plan.nats, address, folder)?,
             preverify: preverify.to_owned(),
             folder: folder.to_owned(),
             network,
             apis: Vec::new(),
-            addresses: vec!["127.0.0.1:0".into(); APIS],
+            addresses: vec!["127.0.0.1:0".into(); plan.apis],
             workers: Vec::new(),
             token: String::new(),
         };
-        cluster.apis.resize_with(APIS, || None);
-        cluster.workers.resize_with(WORKERS, || None);
-        for api in 0..APIS {
+        cluster.apis.resize_with(plan.apis, || None);
+        cluster.workers.resize_with(plan.workers, || None);
+        for api in 0..plan.apis {
             cluster.start_api(api)?;
         }
         // The first one has made it.
@@ -78,7 +105,7 @@ impl Cluster {
             "object_bytes": 1 << 24, "seconds_per_day": 1_000_000
         });
         cluster.clients()[0].put("/v1/tenants/default", &quota)?;
-        for worker in 0..WORKERS {
+        for worker in 0..plan.workers {
             cluster.start_worker(worker)?;
         }
         cluster.wait_for_workers()?;
@@ -107,8 +134,9 @@ impl Cluster {
     /// Starts a worker.
     pub fn start_worker(&mut self, worker: usize) -> Result<(), Box<dyn Error>> {
         let program = self.preverify.to_string_lossy();
-        let mut command = match worker {
-            CUT_OFF => self.network.command(&program),
+        let is_last = worker + 1 == self.plan.workers;
+        let mut command = match &self.network {
+            Some(network) if is_last => network.command(&program),
             _ => Command::new(&*program),
         };
         command
@@ -123,7 +151,7 @@ impl Cluster {
     fn share(&self, command: &mut Command) {
         command
             .args(["--nats", &self.nats.urls().join(",")])
-            .args(["--nats-replicas", &NATS.to_string()]);
+            .args(["--nats-replicas", &self.plan.nats.to_string()]);
     }
 
     /// Ends a worker, and its machines with it.
@@ -134,10 +162,22 @@ impl Cluster {
         Ok(())
     }
 
+    /// Cuts off the last worker, or ends that.
+    pub fn cut_off(&self, is_cut: bool) -> Result<(), Box<dyn Error>> {
+        if let Some(network) = &self.network {
+            network.cable(if is_cut { "down" } else { "up" })?;
+        }
+        Ok(())
+    }
+
+    /// The process of a worker.
+    pub fn worker_process(&self, worker: usize) -> Option<u32> {
+        self.workers[worker].as_ref().map(Process::id)
+    }
+
     /// Sends a signal to a worker and its machines.
     pub fn signal_worker(&self, worker: usize, signal: &str) -> Result<(), Box<dyn Error>> {
-        if let Some(process) = &self.workers[worker] {
-            let id = process.id();
+        if let Some(id) = self.worker_process(worker) {
             for id in machines_of(id).into_iter().chain([id]) {
                 // A machine may have ended meanwhile.
                 let _ = Command::new("kill")
@@ -158,23 +198,23 @@ impl Cluster {
 
     /// Ends all processes at once, and starts them again.
     pub fn restart_all(&mut self) -> Result<(), Box<dyn Error>> {
-        for worker in 0..WORKERS {
+        for worker in 0..self.plan.workers {
             self.kill_worker(worker)?;
         }
-        for api in 0..APIS {
+        for api in 0..self.plan.apis {
             self.kill_api(api)?;
         }
-        for server in 0..NATS {
+        for server in 0..self.plan.nats {
             self.nats.kill(server)?;
         }
-        for server in 0..NATS {
+        for server in 0..self.plan.nats {
             self.nats.restart(server)?;
         }
         self.nats.wait()?;
-        for api in 0..APIS {
+        for api in 0..self.plan.apis {
             self.start_api(api)?;
         }
-        for worker in 0..WORKERS {
+        for worker in 0..self.plan.workers {
             self.start_worker(worker)?;
         }
         Ok(())
@@ -202,7 +242,7 @@ impl Cluster {
         eventually("all workers are known", || {
             clients.iter().all(|client| {
                 let workers = json_of(client, "/v1/workers");
-                workers.as_array().map(Vec::len) == Some(WORKERS)
+                workers.as_array().map(Vec::len) == Some(self.plan.workers)
             })
         })
     }
@@ -224,7 +264,7 @@ impl Cluster {
     /// How many tasks have ended, as workers say, and how many of these by more than one.
     pub fn count_tasks(&self) -> Result<(usize, usize), Box<dyn Error>> {
         let mut ended: HashMap<String, usize> = HashMap::new();
-        for worker in 0..WORKERS {
+        for worker in 0..self.plan.workers {
             let log = fs::read_to_string(self.worker_log(worker))?;
             for line in log.lines().filter(|line| line.contains("task ended")) {
                 if let Some((_, rest)) = line.split_once("task=") {

@@ -5,8 +5,8 @@ use std::fmt;
 use std::thread;
 use std::time::Duration;
 
-use super::processes::{APIS, CUT_OFF, Cluster, NATS, WORKERS};
 use crate::chance::Chance;
+use crate::cluster::{Cluster, Plan};
 
 /// Something that happens, and passes.
 pub enum Fault {
@@ -16,7 +16,7 @@ pub enum Fault {
     KillNats(usize),
     /// A process with the API is killed, and started again.
     KillApi(usize),
-    /// A worker is cut off for so many seconds.
+    /// The last worker is cut off for so many seconds.
     CutOff(u64),
     /// A worker is stopped, and goes on after so many seconds.
     Stop(usize, u64),
@@ -24,13 +24,13 @@ pub enum Fault {
 
 impl Fault {
     /// One of chance.
-    pub fn of(chance: &mut Chance) -> Self {
+    pub fn of(plan: Plan, chance: &mut Chance) -> Self {
         match chance.below(5) {
-            0 => Self::KillWorker(chance.below(WORKERS)),
-            1 => Self::KillNats(chance.below(NATS)),
-            2 => Self::KillApi(chance.below(APIS)),
+            0 => Self::KillWorker(chance.below(plan.workers)),
+            1 => Self::KillNats(chance.below(plan.nats)),
+            2 => Self::KillApi(chance.below(plan.apis)),
             3 => Self::CutOff(5 + chance.below(30) as u64),
-            _ => Self::Stop(chance.below(WORKERS), 5 + chance.below(30) as u64),
+            _ => Self::Stop(chance.below(plan.workers), 5 + chance.below(30) as u64),
         }
     }
 
@@ -54,9 +54,9 @@ impl Fault {
                 cluster.start_api(api)
             }
             Self::CutOff(seconds) => {
-                cluster.network.cable("down")?;
+                cluster.cut_off(true)?;
                 thread::sleep(Duration::from_secs(seconds));
-                Ok(cluster.network.cable("up")?)
+                cluster.cut_off(false)
             }
             Self::Stop(worker, seconds) => {
                 cluster.signal_worker(worker, "STOP")?;
@@ -73,7 +73,7 @@ impl fmt::Display for Fault {
             Self::KillWorker(worker) => write!(f, "kill -9 of worker {worker}"),
             Self::KillNats(server) => write!(f, "kill -9 of NATS server {server}, back after 10 s"),
             Self::KillApi(api) => write!(f, "kill -9 of API process {api}"),
-            Self::CutOff(seconds) => write!(f, "worker {CUT_OFF} is cut off for {seconds} s"),
+            Self::CutOff(seconds) => write!(f, "the last worker is cut off for {seconds} s"),
             Self::Stop(worker, seconds) => write!(f, "worker {worker} is stopped for {seconds} s"),
         }
     }
