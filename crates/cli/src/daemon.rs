@@ -1,11 +1,10 @@
 //! What the commands that run for long have in common.
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
-use preverify_service::NatsOptions;
+use preverify_service::{Log, NatsOptions, TracesError};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// The server that several processes share.
@@ -57,16 +56,9 @@ impl WorkArgs {
         Duration::from_secs(self.drain)
     }
 
-    /// Starts the log.
-    pub fn start_log(&self) {
-        let log = tracing_subscriber::fmt()
-            .with_writer(std::io::stderr)
-            .with_ansi(std::io::stderr().is_terminal())
-            .with_target(false);
-        match self.json {
-            true => log.json().init(),
-            false => log.init(),
-        }
+    /// Starts the log, which ends when it is dropped.
+    pub fn start_log(&self) -> Result<Log, TracesError> {
+        Log::start(self.json)
     }
 }
 

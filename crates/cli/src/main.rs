@@ -9,6 +9,7 @@ mod inspect;
 mod key;
 mod output;
 mod serve;
+mod service;
 mod steps;
 mod submit;
 mod target;
@@ -52,6 +53,8 @@ enum Command {
     Verify(verify::Args),
     Serve(Box<serve::Args>),
     Worker(worker::Args),
+    #[command(subcommand)]
+    Service(service::Command),
     Submit(Box<submit::Args>),
 }
 
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Command::Verify(args) => verify::run(&args).map_err(Into::into),
         Command::Serve(args) => serve::run(&args).map_err(Into::into),
         Command::Worker(args) => worker::run(&args).map_err(Into::into),
+        Command::Service(command) => service::run(&command).map_err(Into::into),
         Command::Submit(args) => submit::run(&args).map_err(Into::into),
     };
     match outcome {

@@ -6,13 +6,17 @@ use std::path::{Path, PathBuf};
 
 use preverify_bundle::{Algorithm, Signer, SignerError};
 use preverify_service::{
-    Bounds, Options, Quota, ServeError, Service, Tls, WorkerSetup, private_folder,
+    Bounds, DATABASE, Options, Quota, ServeError, Service, Tls, TracesError, WorkerSetup,
+    private_folder,
 };
 use preverify_target::{Store, TargetError, default_cache};
 use tracing::info;
 
 use crate::daemon::{NatsArgs, WorkArgs, end, half_the_cpus};
 use crate::key;
+
+/// The signing key in the folder.
+pub const SIGNER: &str = "signer.pem";
 
 /// Verify for others: an HTTP API for objects, verdicts and signed bundles
 #[derive(clap::Args)]
@@ -25,13 +29,14 @@ The service verifies for the targets that `preverify target list` shows. What wa
 inputs, limits and target is answered without a verification.
 
 All that it keeps is in one folder: jobs and tokens in state.db, objects, logs and bundles in blobs/, the signing key \
-if none was given. With the first start, it makes a token that is good for everything, in admin.token there. Whoever \
+if none was given. `preverify service backup` copies it while the service runs. With the first start, it makes a token that is good for everything, in admin.token there. Whoever \
 has that file needs no --token to submit. Others are made with it:
 
   curl -H \"Authorization: Bearer $(cat admin.token)\" -H 'Content-Type: application/json' \\
       -d '{\"name\": \"ci\", \"tenant\": \"acme\", \"scopes\": [\"submit\", \"read\"]}' http://127.0.0.1:8440/v1/tokens
 
-The API is described at /v1/openapi.json.
+The API is described at /v1/openapi.json. With OTEL_EXPORTER_OTLP_ENDPOINT set, spans are exported by OTLP over HTTP, in \
+the traces of clients whose requests have a traceparent.
 
 With --nats, state is in a NATS server and not in the folder. Any number of processes can serve then, on any number of \
 machines, and `preverify worker` verifies on others.")]
@@ -69,6 +74,9 @@ pub enum ServeCommandError {
     /// It cannot be started, or has failed.
     #[error(transparent)]
     Serve(#[from] ServeError),
+    /// The environment asks for what cannot be.
+    #[error(transparent)]
+    Traces(#[from] TracesError),
     /// The targets cannot be used.
     #[error(transparent)]
     Target(#[from] TargetError),
@@ -78,6 +86,13 @@ pub enum ServeCommandError {
     /// Nobody would verify.
     #[error("a service without workers needs --nats, where workers of other processes take from")]
     NoWorkers,
+    /// The key is lost that what is there was signed with.
+    #[error(
+        "{} has a database and no {SIGNER}: put back the key that signed what it knows, or name it with --key; if it is \
+         lost, `preverify key generate --out {SIGNER}` there makes another, which devices have to be told to trust",
+        .0.display()
+    )]
+    LostKey(PathBuf),
     /// No key could be made.
     #[error(transparent)]
     Key(#[from] key::KeyCommandError),
@@ -91,7 +106,8 @@ pub enum ServeCommandError {
 
 /// Serves until it is told to end.
 pub fn run(args: &Args) -> Result<(), ServeCommandError> {
-    args.work.start_log();
+    // It ends last, with what is told of the end.
+    let _log = args.work.start_log()?;
     let state = match &args.state {
         Some(state) => state.clone(),
         None => default_state().ok_or(ServeCommandError::NoHome)?,
@@ -168,8 +184,11 @@ fn signer(args: &Args, state: &Path) -> Result<Signer, ServeCommandError> {
     if let Some(file) = &args.key {
         return Ok(Signer::open(file)?);
     }
-    let file = state.join("signer.pem");
+    let file = state.join(SIGNER);
     if !file.exists() {
+        if state.join(DATABASE).exists() {
+            return Err(ServeCommandError::LostKey(state.to_owned()));
+        }
         private_folder(state)?;
         let (signer, certificate) = key::make(
             &file,

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use preverify_bundle::{Signer, SignerError};
-use preverify_service::{WorkerSetup, WorkersError, work};
+use preverify_service::{TracesError, WorkerSetup, WorkersError, work};
 use preverify_target::{Store, TargetError, default_cache};
 use tracing::info;
 
@@ -18,7 +18,8 @@ A service of several machines:
 
 A worker verifies for the targets that `preverify target list` shows on its machine, and tells the service which these \
 are. It signs in the same step: all workers of a service have the same key. What a worker that is lost had begun, \
-another one gets.")]
+another one gets. With OTEL_EXPORTER_OTLP_ENDPOINT set, spans are exported by OTLP over HTTP, in the traces of the jobs \
+that they belong to.")]
 pub struct Args {
     #[command(flatten)]
     nats: NatsArgs,
@@ -43,6 +44,9 @@ pub enum WorkerCommandError {
     /// It cannot work.
     #[error(transparent)]
     Workers(#[from] WorkersError),
+    /// The environment asks for what cannot be.
+    #[error(transparent)]
+    Traces(#[from] TracesError),
     /// The targets cannot be used.
     #[error(transparent)]
     Target(#[from] TargetError),
@@ -56,7 +60,8 @@ pub enum WorkerCommandError {
 
 /// Works until it is told to end.
 pub fn run(args: &Args) -> Result<(), WorkerCommandError> {
-    args.work.start_log();
+    // It ends last, with what is told of the end.
+    let _log = args.work.start_log()?;
     let nats = args.nats.options().ok_or(WorkerCommandError::NoServer)?;
     let signer = Signer::open(&args.key)?;
     info!(signer = %signer, "signing");

@@ -387,6 +387,33 @@ fn help_has_examples_and_wrong_usage_another_exit_code() {
     );
 }
 
+#[test]
+fn a_service_that_has_lost_its_key_does_not_make_another() {
+    let folder = Folder::new();
+    folder.run(&["key", "generate", "--out", "other.pem"]);
+    fs::create_dir(folder.path("state")).unwrap();
+    fs::write(folder.path("state/state.db"), "").unwrap();
+    let complaint = folder.fail(&["serve", "--state", "state"]);
+    assert!(complaint.contains("put back the key"), "{complaint}");
+    assert!(!folder.path("state/signer.pem").exists());
+    let complaint = folder.fail(&["service", "backup", "--state", "nowhere", "--out", "x.tar"]);
+    assert!(complaint.contains("nowhere has no state.db"), "{complaint}");
+    let complaint = folder.fail(&["service", "restore", "other.pem", "--state", "new"]);
+    assert!(complaint.contains("other.pem is no backup"), "{complaint}");
+}
+
+#[test]
+fn a_collector_that_cannot_be_is_named() {
+    let output = Command::new(env!("CARGO_BIN_EXE_preverify"))
+        .args(["serve", "--state", "unused"])
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", "not a place")
+        .output()
+        .unwrap();
+    let complaint = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{complaint}");
+    assert!(complaint.contains("OTEL_EXPORTER_OTLP_"), "{complaint}");
+}
+
 fn some_bundle() -> Bundle {
     bundle_of(&some_image(), &some_bytecode())
 }

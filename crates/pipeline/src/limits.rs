@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 /// How far a verification may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Limits {
     /// What the verifier shall do at most, where that is not left to its kernel.
     pub verifier: WantedLimits,

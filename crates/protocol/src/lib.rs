@@ -162,6 +162,7 @@ impl Share {
 
 /// How far a verifier shall go, where that is not left to its kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct WantedLimits {
     /// [`Limits::insns`]; and [`Limits::length`] follows.
     pub insns: Option<u32>,

@@ -1,6 +1,7 @@
 //! What things are called by: the SHA-256 of their bytes.
 
 use std::fmt;
+use std::io::{self, Read};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,20 @@ impl Digest {
     /// That of some bytes.
     pub fn of(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
+    }
+
+    /// That of all that is still to be read.
+    pub fn of_reader(reader: &mut impl Read) -> io::Result<Self> {
+        let mut hash = Sha256::new();
+        let mut buffer = vec![0; 1 << 16];
+        loop {
+            match reader.read(&mut buffer) {
+                Ok(0) => return Ok(Self(hash.finalize().into())),
+                Ok(bytes) => hash.update(&buffer[..bytes]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 }
 
@@ -75,6 +90,7 @@ mod tests {
     fn digests_are_read_as_they_are_written() {
         let digest = Digest::of(b"abc");
         assert_eq!(digest.to_string(), ABC);
+        assert_eq!(Digest::of_reader(&mut &b"abc"[..]).unwrap(), digest);
         assert_eq!(ABC.parse(), Ok(digest));
         assert_eq!(ABC.to_uppercase().parse(), Ok(digest));
     }

@@ -71,6 +71,7 @@ impl From<JobId> for String {
 
 /// An object that was submitted for some targets.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Job {
     /// What it is called.
     pub id: JobId,
@@ -92,6 +93,7 @@ pub struct Job {
 
 /// A target of a job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct JobTarget {
     /// Its name.
     pub name: String,
@@ -104,6 +106,7 @@ pub struct JobTarget {
 
 /// How a job has ended, and when.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct JobEnd {
     /// When.
     pub at: Timestamp,
@@ -113,7 +116,7 @@ pub struct JobEnd {
 
 /// How a job has ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Ended {
     /// With a bundle for all targets.
     Bundle {

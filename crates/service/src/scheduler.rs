@@ -17,6 +17,8 @@ use jiff::Timestamp;
 use preverify_pipeline::Limits;
 use preverify_protocol::{Inputs, Share};
 use serde::{Deserialize, Serialize};
+use tracing::field::{Empty, display};
+use tracing::{Span, instrument};
 
 use crate::digest::Digest;
 use crate::job::{Ended, Job, JobEnd, JobId, JobTarget};
@@ -25,6 +27,7 @@ use crate::queue::{Queue, Ticket};
 use crate::records::{Page, RecordError, Records};
 use crate::task::{Outcome, Refused, Task, TaskId, Verification, Work};
 use crate::tenants::Tenants;
+use crate::traces::Origin;
 
 /// What a tenant wants.
 #[derive(Clone, Debug)]
@@ -56,10 +59,17 @@ pub struct Scheduler {
 
 /// Who waits for a task.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum Waiter {
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Waiter {
+    /// A merging that needs its outcome.
     Merge(TaskId),
-    Job { tenant: String, id: JobId },
+    /// A job that ends with it.
+    Job {
+        /// Whose it is.
+        tenant: String,
+        /// What it is called.
+        id: JobId,
+    },
 }
 
 impl Scheduler {
@@ -74,6 +84,7 @@ impl Scheduler {
     }
 
     /// Takes a job. If all that it wants has been done before, it has ended when this returns.
+    #[instrument(skip_all, fields(tenant = submission.tenant, job = Empty))]
     pub async fn submit(&self, submission: Submission) -> Result<Job, RecordError> {
         let now = Timestamp::now();
         let Submission {
@@ -117,6 +128,7 @@ impl Scheduler {
             last,
             end: None,
         };
+        Span::current().record("job", display(&job.id));
         let key = job_key(&job.tenant, &job.id);
         // What has been done before needs nobody to wait for it.
         job.end = self.end_of(&job).await?;
@@ -263,6 +275,7 @@ impl Scheduler {
         let task = Task {
             work,
             tenant: tenant.to_owned(),
+            origin: Origin::here(),
             outcome: None,
         };
         let new = self.records.create(&key, &task).await?;
@@ -286,6 +299,7 @@ impl Scheduler {
                     task: id,
                     tenant: task.tenant.clone(),
                     target: Some(verification.target.clone()),
+                    origin: task.origin.clone(),
                 };
                 self.queue.push(ticket).await?;
             }
@@ -343,6 +357,7 @@ impl Scheduler {
             task: merge,
             tenant: task.tenant,
             target: None,
+            origin: task.origin,
         };
         self.queue.push(ticket).await?;
         Ok(None)

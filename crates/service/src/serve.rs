@@ -1,9 +1,9 @@
 //! The whole service in one process.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,8 +11,6 @@ use axum_server::tls_rustls::{RustlsConfig, from_tcp_rustls};
 use axum_server::{Handle, Server, from_tcp};
 use futures_util::future::Either;
 use jiff::Timestamp;
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -26,6 +24,7 @@ use crate::nats::{Nats, NatsError, NatsOptions};
 use crate::news::Event;
 use crate::records::RecordError;
 use crate::shared::{Shared, SharedError};
+use crate::state::{self, StateError};
 use crate::tenants::Quota;
 use crate::tls::{Tls, TlsError};
 use crate::tokens::{Scope, Token, Tokens};
@@ -72,12 +71,9 @@ pub enum ServeError {
         /// Why it did not work.
         source: io::Error,
     },
-    /// Another process has the folder.
-    #[error("{} is in use by another process: end it, or take another --state", path.display())]
-    InUse {
-        /// The folder.
-        path: PathBuf,
-    },
+    /// The folder cannot be had.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// There are no workers.
     #[error(transparent)]
     Workers(#[from] WorkersError),
@@ -125,8 +121,7 @@ impl Service {
         progress: &mut dyn FnMut(&str),
     ) -> Result<Self, ServeError> {
         let state = &options.state;
-        private_folder(state).map_err(at("create", state))?;
-        let lock = lock(state)?;
+        let lock = state::take(state)?;
         let nats = match &options.nats {
             Some(nats) => Some(Nats::connect(nats).await?),
             None => None,
@@ -301,24 +296,6 @@ async fn keep_up(app: App) {
 /// A server that waits for no client for ever, and ends by a handle.
 fn bounded<A>(server: Server<SocketAddr, A>, handle: Handle<SocketAddr>) -> Server<SocketAddr, A> {
     server.handle(handle).first_request_timeout(FIRST_REQUEST)
-}
-
-/// Makes a folder that only its owner can look into, if it is not there.
-pub fn private_folder(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)
-}
-
-/// Keeps other processes from a folder for as long as the file is open.
-fn lock(state: &Path) -> Result<File, ServeError> {
-    let path = state.join("lock");
-    let file = File::create(&path).map_err(at("create", &path))?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(Errno::WOULDBLOCK) => Err(ServeError::InUse {
-            path: state.to_owned(),
-        }),
-        Err(error) => Err(at("lock", &path)(error.into())),
-    }
 }
 
 fn at<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> ServeError + 'a {

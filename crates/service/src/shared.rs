@@ -9,6 +9,7 @@ use crate::news::News;
 use crate::queue::{Lines, Queue, Work};
 use crate::records::{self, RecordError, Records, Sqlite};
 use crate::scheduler::Scheduler;
+use crate::state::{BLOBS, DATABASE};
 use crate::tenants::{Quota, Tenants};
 
 /// It cannot be had.
@@ -45,8 +46,8 @@ pub struct Shared {
 impl Shared {
     /// Of one process, in a folder.
     pub fn alone(state: &Path, quota: Quota) -> Result<Self, SharedError> {
-        let records = Sqlite::open(&state.join("state.db"))?;
-        let blobs = Blobs::Folder(Folder::open(&state.join("blobs"))?);
+        let records = Sqlite::open(&state.join(DATABASE))?;
+        let blobs = Blobs::Folder(Folder::open(&state.join(BLOBS))?);
         let queue = Queue::Lines(Lines::default());
         Ok(Self::new(
             records.into(),

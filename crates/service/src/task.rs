@@ -8,6 +8,7 @@ use preverify_protocol::{Inputs, Share};
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
+use crate::traces::Origin;
 
 /// Another version may come to another outcome.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -17,7 +18,7 @@ pub type TaskId = Digest;
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Work {
     /// Verify an object for one target, and sign what comes out.
     Verify(Box<Verification>),
@@ -36,6 +37,7 @@ pub enum Work {
 
 /// An object for one target.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Verification {
     /// The object's bytes.
     pub object: Digest,
@@ -70,18 +72,22 @@ impl Work {
 
 /// A piece of work, and how far it is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Task {
     /// What is to be done.
     pub work: Work,
     /// Who wanted it first.
     pub tenant: String,
+    /// The span in which they did.
+    #[serde(default, skip_serializing_if = "Origin::is_none")]
+    pub origin: Origin,
     /// What came out, if it has ended.
     pub outcome: Option<Outcome>,
 }
 
 /// What came of a task.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Outcome {
     /// A signed bundle.
     Bundle(Accepted),
@@ -96,6 +102,7 @@ pub enum Outcome {
 
 /// An object that was accepted.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Accepted {
     /// The bundle.
     pub bundle: Digest,
@@ -109,6 +116,7 @@ pub struct Accepted {
 
 /// What a target's verifier said of one program.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Program {
     /// The name of its function.
     pub function: String,
@@ -128,6 +136,7 @@ pub struct Program {
 
 /// An object that was not accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Refused {
     /// Why, in words.
     pub message: String,

@@ -33,6 +33,7 @@ pub enum Scope {
 
 /// A token that was made, without what is secret about it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Token {
     /// What it is for, for people.
     pub name: String,

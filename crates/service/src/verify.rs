@@ -6,6 +6,7 @@ use preverify_abi::kinds::Architecture;
 use preverify_bundle::{Bundle, Signer, SignerError};
 use preverify_pipeline::{BuildError, Object, Stage, Verified};
 use preverify_target::Target;
+use tracing::info_span;
 
 use crate::digest::Digest;
 use crate::news::{Progress, Step};
@@ -47,7 +48,16 @@ pub fn verify(
         inputs: verification.inputs.clone(),
         share: verification.share,
     };
-    let mut step = |step, processed| tell(Progress { step, processed });
+    let mut current = None;
+    let mut step = |step, processed| {
+        if current.as_ref().is_none_or(|(is, _)| *is != step) {
+            // One ends before the next begins.
+            drop(current.take());
+            let span = info_span!("step", otel.name = %step).entered();
+            current = Some((step, span));
+        }
+        tell(Progress { step, processed });
+    };
     step(Step::Restore, None);
     let verified = pool
         .take(held, verification.limits)

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use preverify_bundle::{Bundle, Signer};
 use tokio::sync::watch;
 use tokio::task::JoinError;
-use tracing::{error, info, warn};
+use tracing::field::Empty;
+use tracing::{Instrument, Span, error, info, info_span, instrument, warn};
 
 use crate::blobs::{BlobError, Blobs};
 use crate::digest::Digest;
@@ -20,6 +21,7 @@ use crate::scheduler::Scheduler;
 use crate::targets::Targets;
 use crate::task::{Accepted, Outcome, Program, Refused, TaskId, Verification, Work};
 use crate::tenants::Tenants;
+use crate::traces::go_on;
 use crate::verify::{Verdict, verify};
 
 /// How often a task is tried that fails without a verdict.
@@ -92,8 +94,16 @@ impl Worker {
                 claim = self.queue.take(&targets) => claim,
             };
             let task = claim.ticket.task;
-            info!(%task, "task begun");
-            self.work(&claim).await;
+            let span = info_span!(
+                "task",
+                otel.kind = "consumer",
+                %task,
+                tenant = claim.ticket.tenant,
+                outcome = Empty,
+                trace_id = Empty,
+            );
+            go_on(&span, &claim.ticket.origin);
+            self.work(&claim).instrument(span).await;
             // If it is delivered again, it is seen to have ended.
             if let Err(error) = claim.done().await {
                 warn!(%task, %error, "the queue does not hear that a task has ended");
@@ -103,6 +113,7 @@ impl Worker {
 
     async fn work(&self, claim: &Claim) {
         let (task, begun) = (claim.ticket.task, Instant::now());
+        info!("task begun");
         let outcome = match claim.lost >= MOST_LOST {
             true => Some(Outcome::Failed {
                 reason: format!("{} workers were lost while they worked on it", claim.lost),
@@ -114,11 +125,12 @@ impl Worker {
             return;
         };
         while let Err(error) = self.scheduler.end(task, outcome.clone()).await {
-            error!(%task, %error, "the outcome cannot be written");
+            error!(%error, "the outcome cannot be written");
             tokio::time::sleep(PAUSE).await;
         }
         self.metrics.ended(&outcome, begun.elapsed());
-        info!(%task, outcome = outcome.word(), "task ended");
+        Span::current().record("outcome", outcome.word());
+        info!("task ended");
     }
 
     /// What comes of a task, if it has not ended already.
@@ -129,7 +141,7 @@ impl Worker {
             let start = Instant::now();
             let attempt_outcome = self.attempt(task).await;
             if let Err(error) = self.tenants.spent(&ticket.tenant, start.elapsed()).await {
-                error!(%task, %error, "the time of a verification is not counted");
+                error!(%error, "the time of a verification is not counted");
             }
             let reason = match attempt_outcome {
                 Ok(Some(Attempt::Done(outcome))) => return Some(outcome),
@@ -137,13 +149,13 @@ impl Worker {
                 Ok(Some(Attempt::Again(reason))) => reason,
                 Err(error) if error.is_passing() => {
                     // Somebody else may have the task by then, and may have ended it.
-                    warn!(%task, %error, "waiting for the server");
+                    warn!(%error, "waiting for the server");
                     tokio::time::sleep(PAUSE).await;
                     continue;
                 }
                 Err(error) => error.to_string(),
             };
-            warn!(%task, attempt, reason, "no verdict");
+            warn!(attempt, reason, "no verdict");
             if attempt == MOST_ATTEMPTS {
                 return Some(Outcome::Failed { reason });
             }
@@ -179,10 +191,15 @@ impl Worker {
         let held = self.targets.identified(&verification.target);
         let held = held.ok_or_else(|| WorkError::Target(verification.target.clone()))?;
         let object = self.blob("object", verification.object).await?;
+        let span = info_span!(
+            "verification",
+            object = verification.name,
+            target = held.target.name(),
+        );
         let (pool, signer, news) = (self.pool.clone(), self.signer.clone(), self.news.clone());
         let verdict = tokio::task::spawn_blocking(move || {
             let mut tell = |progress| news.tell(Event::Progress(id, progress));
-            verify(&verification, object, &held, &pool, &signer, &mut tell)
+            span.in_scope(|| verify(&verification, object, &held, &pool, &signer, &mut tell))
         });
         Ok(match verdict.await? {
             Verdict::Accepted {
@@ -211,6 +228,7 @@ impl Worker {
     }
 
     /// One bundle of those that other tasks made, and what came of these.
+    #[instrument(skip_all, fields(parts = parts.len()))]
     async fn unite(
         &self,
         id: TaskId,

@@ -1,20 +1,21 @@
 //! A service of several processes: what they share, and what is left when one is lost.
 
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use preverify_bundle::Signer;
 use preverify_lab::{Lab, object};
-use preverify_service::{NatsOptions, WorkerSetup, work};
+use preverify_service::{NatsOptions, Service, WorkerSetup, work};
 use preverify_target::{Store, default_cache};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
-use crate::running::Running;
+use crate::running::{Running, options};
 
 /// How long a server may take to listen, and a worker to be known.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -71,15 +72,39 @@ fn what_a_lost_worker_had_begun_is_ended_by_another() {
     assert_eq!(job["state"], "accepted", "{job:#}");
 }
 
+#[test]
+fn records_of_a_newer_version_are_left_alone() {
+    let server = Server::start();
+    let state = tempfile::tempdir().unwrap();
+    drop(Running::api(&server.options(), &state));
+    // As a version writes it that has another format.
+    let mut newer = TcpStream::connect(("127.0.0.1", server.port)).unwrap();
+    let put = b"CONNECT {}\r\nPUB $KV.preverify_records.format 1\r\n2\r\nPING\r\n";
+    newer.write_all(put).unwrap();
+    let mut answers = BufReader::new(newer).lines();
+    assert!(answers.any(|answer| answer.unwrap() == "PONG"));
+    let other = tempfile::tempdir().unwrap();
+    let error = Runtime::new()
+        .unwrap()
+        .block_on(Service::start(
+            options(&other, Some(server.options())),
+            None,
+            &mut |_| {},
+        ))
+        .err()
+        .unwrap();
+    assert!(error.to_string().contains("has the format 2"), "{error}");
+}
+
 /// A NATS server of this test's own.
-struct Server {
+pub struct Server {
     process: Child,
     port: u16,
     _folder: TempDir,
 }
 
 impl Server {
-    fn start() -> Self {
+    pub fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let free = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = free.local_addr().unwrap().port();
@@ -99,7 +124,7 @@ impl Server {
             .spawn()
             .unwrap();
         let start = Instant::now();
-        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
             assert!(start.elapsed() < LIMIT, "nats-server does not listen");
             thread::sleep(Duration::from_millis(20));
         }
@@ -110,7 +135,7 @@ impl Server {
         }
     }
 
-    fn options(&self) -> NatsOptions {
+    pub fn options(&self) -> NatsOptions {
         NatsOptions {
             servers: vec![format!("nats://127.0.0.1:{}", self.port)],
             credentials: None,
@@ -127,12 +152,12 @@ impl Drop for Server {
 }
 
 /// A process that only verifies. It is lost when it is dropped: it waits for nothing then, and tells nobody.
-struct Working {
+pub struct Working {
     end: Option<oneshot::Sender<()>>,
 }
 
 impl Working {
-    fn start(lab: &Lab, server: &Server, signer: &Signer) -> Self {
+    pub fn start(lab: &Lab, server: &Server, signer: &Signer) -> Self {
         let signer = Signer::from_pem(&signer.to_pem().unwrap()).unwrap();
         let (nats, target) = (server.options(), lab.target.name().to_owned());
         let (end, ends) = oneshot::channel();

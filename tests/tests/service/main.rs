@@ -2,9 +2,11 @@
 //! Verification as a service: what it answers, what it survives, and what its page shows.
 
 mod api;
+mod backup;
 mod browser;
 mod cluster;
 mod page;
 mod running;
 mod shares;
 mod tls;
+mod traces;

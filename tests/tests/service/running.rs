@@ -46,15 +46,14 @@ impl Running {
             slots: 1,
             warm: 0,
         };
-        let mut options = options(state);
+        let mut options = options(state, None);
         change(&mut options);
         Self::run(options, Some(workers), signer)
     }
 
     /// One that verifies nothing itself, with a server that others have, too. Its signer is for them.
     pub fn api(nats: &NatsOptions, state: &TempDir) -> Self {
-        let mut options = options(state);
-        options.nats = Some(nats.clone());
+        let options = options(state, Some(nats.clone()));
         Self::run(options, None, signer().unwrap())
     }
 
@@ -164,12 +163,13 @@ impl Running {
     }
 }
 
-fn options(state: &TempDir) -> Options {
+/// What services are usually started with.
+pub fn options(state: &TempDir, nats: Option<NatsOptions>) -> Options {
     Options {
         state: state.path().to_owned(),
         listen: ([127, 0, 0, 1], 0).into(),
         tls: None,
-        nats: None,
+        nats,
         drain: Duration::ZERO,
         bounds: Bounds::default(),
         quota: Quota::default(),

@@ -38,7 +38,7 @@ use crate::queue::Queue;
 use crate::scheduler::Scheduler;
 use crate::tenants::Tenants;
 use crate::tokens::Tokens;
-use crate::web;
+use crate::{traces, web};
 
 /// What requests are answered from.
 #[derive(Clone, Debug)]
@@ -174,6 +174,7 @@ fn described(bounds: Bounds) -> (Router<App>, utoipa::openapi::OpenApi) {
         .layer(middleware::from_fn(move |request, next| {
             in_time(bounds.request, most, request, next)
         }))
+        .layer(middleware::from_fn(traces::of_request))
         .routes(routes!(health::alive))
         .routes(routes!(health::ready))
         .routes(routes!(health::metrics))

@@ -38,6 +38,31 @@ impl Folder {
         })
     }
 
+    /// Those in a folder that somebody else may be writing to.
+    pub fn of_others(folder: &Path) -> Self {
+        Self {
+            folder: folder.into(),
+        }
+    }
+
+    /// All that are there, in order.
+    pub fn list(&self) -> Result<Vec<Digest>, BlobError> {
+        let mut found = Vec::new();
+        for parent in fs::read_dir(&self.folder).map_err(at("read", &self.folder))? {
+            let parent = parent.map_err(at("read", &self.folder))?.path();
+            if !parent.is_dir() {
+                continue;
+            }
+            for entry in fs::read_dir(&parent).map_err(at("read", &parent))? {
+                let name = entry.map_err(at("read", &parent))?.file_name();
+                let digest = name.to_str().and_then(|name| name.parse().ok());
+                found.extend(digest.filter(|digest| self.path(*digest).starts_with(&parent)));
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
     /// Keeps bytes.
     pub async fn put(&self, bytes: Vec<u8>) -> Result<Digest, BlobError> {
         let blobs = self.clone();
@@ -56,7 +81,8 @@ impl Folder {
         tokio::task::spawn_blocking(move || path.try_exists().map_err(at("find", &path))).await?
     }
 
-    fn write(&self, bytes: &[u8]) -> Result<Digest, BlobError> {
+    /// Keeps bytes, in a thread that may wait.
+    pub fn write(&self, bytes: &[u8]) -> Result<Digest, BlobError> {
         let digest = Digest::of(bytes);
         let path = self.path(digest);
         if path.try_exists().map_err(at("find", &path))? {
@@ -80,7 +106,8 @@ impl Folder {
         Ok(digest)
     }
 
-    fn read(&self, digest: Digest) -> Result<Option<Vec<u8>>, BlobError> {
+    /// The bytes with a digest, in a thread that may wait.
+    pub fn read(&self, digest: Digest) -> Result<Option<Vec<u8>>, BlobError> {
         let path = self.path(digest);
         let bytes = match fs::read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -118,6 +145,11 @@ mod tests {
         assert_eq!(digest, Digest::of(b"abc"));
         assert_eq!(blobs.put(b"abc".into()).await.unwrap(), digest);
         assert!(blobs.has(digest).await.unwrap());
+        let second = blobs.put(b"second".into()).await.unwrap();
+        fs::write(folder.path().join(".partial-x"), b"").unwrap();
+        let mut both = [digest, second];
+        both.sort();
+        assert_eq!(Folder::of_others(folder.path()).list().unwrap(), both);
         assert_eq!(blobs.get(digest).await.unwrap(), Some(b"abc".into()));
         let other = Digest::of(b"abd");
         assert!(!blobs.has(other).await.unwrap());

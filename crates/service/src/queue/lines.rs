@@ -112,12 +112,14 @@ impl Waiting {
 mod tests {
     use super::*;
     use crate::digest::Digest;
+    use crate::traces::Origin;
 
     fn ticket(tenant: &str, name: &str, target: Option<&str>) -> Ticket {
         Ticket {
             task: Digest::of(name.as_bytes()),
             tenant: tenant.into(),
             target: target.map(str::to_owned),
+            origin: Origin::default(),
         }
     }
 

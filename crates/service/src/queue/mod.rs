@@ -13,6 +13,7 @@ pub use nats::Work;
 
 use crate::nats::NatsError;
 use crate::task::TaskId;
+use crate::traces::Origin;
 use nats::Delivery;
 
 /// A task that waits.
@@ -24,6 +25,9 @@ pub struct Ticket {
     pub tenant: String,
     /// The target that its worker must hold, if it needs one.
     pub target: Option<String>,
+    /// The span in which it was wanted.
+    #[serde(default, skip_serializing_if = "Origin::is_none")]
+    pub origin: Origin,
 }
 
 /// The queue of a service.

@@ -2,7 +2,13 @@
 //!
 //! A key is made of words that points separate, as in `job.acme.01J...`. Whoever changes a record says which
 //! revision they have read, and loses against whoever was faster: so several processes can work on the same records.
+//!
+//! Records are JSON. All of them have the same format, a number. Whatever is written otherwise than before, be it one field
+//! more, is another format: an older version leaves it alone then, and a newer one brings records up to date. So what is read
+//! has no field that is not known, and one that has is refused: it would be lost when the record is written anew.
 
+#[cfg(test)]
+mod formats;
 mod nats;
 mod sqlite;
 
@@ -17,6 +23,9 @@ pub use sqlite::Sqlite;
 
 use crate::nats::NatsError;
 
+/// The format of records that this version writes.
+const FORMAT: u32 = 1;
+
 /// Records cannot be read or written.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum RecordError {
@@ -28,19 +37,16 @@ pub enum RecordError {
         /// Why.
         source: Arc<rusqlite::Error>,
     },
-    /// The database was written by a newer version.
+    /// They were written by a newer version.
     #[error(
-        "the database {} has the format {found}, and this version knows those up to {known}: start the version that \
-         wrote it, or a newer one",
-        path.display()
+        "{place} has the format {found}, and this version knows those up to {FORMAT}: start the version that wrote it, or \
+         a newer one"
     )]
     Newer {
-        /// Its file.
-        path: PathBuf,
-        /// Its format.
-        found: u32,
-        /// The newest that is known.
-        known: u32,
+        /// What has them.
+        place: String,
+        /// Their format.
+        found: String,
     },
     /// A record is not what is expected under its key.
     #[error("the record `{key}` cannot be read: {source}")]

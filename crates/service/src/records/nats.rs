@@ -5,9 +5,11 @@ use async_nats::jetstream::consumer::{DeliverPolicy, ReplayPolicy};
 use async_nats::jetstream::kv::{CreateErrorKind, Operation, Store, UpdateErrorKind};
 use futures_util::StreamExt;
 
-use super::{Page, Record, RecordError};
+use super::{FORMAT, Page, Record, RecordError};
 use crate::nats::{Nats, NatsError};
 
+/// The record that has the format of all.
+const FORMAT_KEY: &str = "format";
 /// Says of a message what it has done to its key.
 const OPERATION: &str = "KV-Operation";
 
@@ -21,10 +23,21 @@ type Found = (String, Record<Vec<u8>>);
 
 impl Bucket {
     /// The one of the service.
-    pub async fn open(nats: &Nats) -> Result<Self, NatsError> {
-        Ok(Self {
+    pub async fn open(nats: &Nats) -> Result<Self, RecordError> {
+        let bucket = Self {
             store: nats.records().await?,
-        })
+        };
+        let own = FORMAT.to_string().into_bytes();
+        if bucket.create(FORMAT_KEY, own.clone()).await? {
+            return Ok(bucket);
+        }
+        match bucket.get(FORMAT_KEY).await? {
+            Some(record) if record.value != own => Err(RecordError::Newer {
+                place: format!("the bucket {} of the NATS server", bucket.store.name),
+                found: String::from_utf8_lossy(&record.value).into_owned(),
+            }),
+            _ => Ok(bucket),
+        }
     }
 
     /// The record under a key.

@@ -7,13 +7,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Page, Record, RecordError};
+use super::{FORMAT, Page, Record, RecordError};
 
-/// What brings a database of each format to the next. Its place in here is the format that comes out, counted from one.
-const MIGRATIONS: [&str; 1] = ["CREATE TABLE record (
+/// What brings a database of each format to the next: the first makes an empty file one of format 1.
+const MIGRATIONS: [&str; FORMAT as usize] = ["CREATE TABLE record (
         key TEXT PRIMARY KEY,
         revision INTEGER NOT NULL,
         value BLOB NOT NULL
@@ -50,7 +50,7 @@ impl Sqlite {
                 "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 5000;",
             )
             .map_err(failed)?;
-        migrate(&mut connection, path)?;
+        migrate(&mut connection, path, &MIGRATIONS)?;
         let (queue, requests) = mpsc::channel(QUEUE);
         thread::Builder::new()
             .name("database".into())
@@ -60,6 +60,26 @@ impl Sqlite {
             path: path.into(),
             queue,
         })
+    }
+
+    /// Writes a copy of a database as it is at one moment, whoever else has it open.
+    pub fn copy(path: &Path, copy: &Path) -> Result<(), RecordError> {
+        let failed = |source| database_error(path, source);
+        let connection = read_only(path).map_err(failed)?;
+        format_of(&connection, path, MIGRATIONS.len())?;
+        let name = copy.to_str();
+        let name = name.ok_or_else(|| failed(rusqlite::Error::InvalidPath(copy.into())))?;
+        connection
+            .execute("VACUUM INTO ?1", [name])
+            .map_err(failed)?;
+        Ok(())
+    }
+
+    /// Fails unless a file is a database that this version can open.
+    pub fn check(path: &Path) -> Result<(), RecordError> {
+        let connection = read_only(path).map_err(|source| database_error(path, source))?;
+        format_of(&connection, path, MIGRATIONS.len())?;
+        Ok(())
     }
 
     /// The record under a key.
@@ -182,22 +202,36 @@ fn database_error(path: &Path, source: impl Into<Failure>) -> RecordError {
     }
 }
 
-/// Brings a database to the newest format.
-fn migrate(connection: &mut Connection, path: &Path) -> Result<(), RecordError> {
-    let failed = |source| database_error(path, source);
-    let version: u32 = connection
+fn read_only(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    connection.execute_batch("PRAGMA busy_timeout = 5000;")?;
+    Ok(connection)
+}
+
+/// The format of a database: how many migrations it has behind it. There is nothing to be done with one that has more
+/// than are `known`.
+fn format_of(connection: &Connection, path: &Path, known: usize) -> Result<usize, RecordError> {
+    let found: u32 = connection
         .pragma_query_value(None, "user_version", |row| row.get(0))
-        .map_err(failed)?;
-    let known = MIGRATIONS.len();
-    let found = version as usize;
-    if found > known {
-        return Err(RecordError::Newer {
-            path: path.to_owned(),
-            found: version,
-            known: u32::try_from(known).expect("there are few"),
-        });
+        .map_err(|source| database_error(path, source))?;
+    match found as usize {
+        found if found <= known => Ok(found),
+        _ => Err(RecordError::Newer {
+            place: format!("the database {}", path.display()),
+            found: found.to_string(),
+        }),
     }
-    for (format, migration) in (1u32..).zip(MIGRATIONS).skip(found) {
+}
+
+/// Brings a database to the newest format, step by step: whatever happens in between, it has one of the formats.
+fn migrate(
+    connection: &mut Connection,
+    path: &Path,
+    migrations: &[&str],
+) -> Result<(), RecordError> {
+    let failed = |source| database_error(path, source);
+    let found = format_of(connection, path, migrations.len())?;
+    for (format, migration) in (1u32..).zip(migrations).skip(found) {
         let transaction = connection.transaction().map_err(failed)?;
         transaction.execute_batch(migration).map_err(failed)?;
         transaction
@@ -299,11 +333,7 @@ mod tests {
             assert!(created.unwrap().unwrap());
         }
         let copy = folder.path().join("copy.db");
-        // As whoever keeps copies does it.
-        let other_process = Connection::open(&path).unwrap();
-        other_process
-            .execute("VACUUM INTO ?1", [copy.to_str().unwrap()])
-            .unwrap();
+        Sqlite::copy(&path, &copy).unwrap();
         drop(store);
         for path in [path, copy] {
             let store = Sqlite::open(&path).unwrap();
@@ -319,10 +349,50 @@ mod tests {
         let connection = Connection::open(&path).unwrap();
         connection.pragma_update(None, "user_version", 99).unwrap();
         drop(connection);
-        let error = Sqlite::open(&path).unwrap_err().to_string();
-        assert!(
-            error.contains("format 99") && error.contains("up to 1"),
-            "{error}"
-        );
+        let copy = folder.path().join("copy.db");
+        for refused in [
+            Sqlite::open(&path).map(drop),
+            Sqlite::check(&path),
+            Sqlite::copy(&path, &copy),
+        ] {
+            let error = refused.unwrap_err().to_string();
+            let known = format!("up to {FORMAT}");
+            assert!(
+                error.contains("format 99") && error.contains(&known),
+                "{error}"
+            );
+        }
+        assert!(!copy.exists());
+    }
+
+    #[test]
+    fn a_migration_that_is_interrupted_goes_on_the_next_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.db");
+        let mut connection = Connection::open(&path).unwrap();
+        let steps = [
+            "CREATE TABLE a (x); INSERT INTO a VALUES (1);",
+            "ALTER TABLE a RENAME TO b;",
+            "INSERT INTO b VALUES (2); INSERT INTO nowhere VALUES (3);",
+        ];
+        migrate(&mut connection, &path, &steps[..1]).unwrap();
+        let error = migrate(&mut connection, &path, &steps).unwrap_err();
+        assert!(error.to_string().contains("nowhere"), "{error}");
+        drop(connection);
+
+        let mut connection = Connection::open(&path).unwrap();
+        let rows = |connection: &Connection| -> Vec<u32> {
+            let mut select = connection.prepare("SELECT x FROM b").unwrap();
+            let rows = select.query_map([], |row| row.get(0)).unwrap();
+            rows.map(Result::unwrap).collect()
+        };
+        assert_eq!(format_of(&connection, &path, steps.len()).unwrap(), 2);
+        assert_eq!(rows(&connection), [1], "half a step is no step");
+        let mended = [steps[0], steps[1], "INSERT INTO b VALUES (2);"];
+        migrate(&mut connection, &path, &mended).unwrap();
+        assert_eq!(format_of(&connection, &path, mended.len()).unwrap(), 3);
+        assert_eq!(rows(&connection), [1, 2]);
+        migrate(&mut connection, &path, &mended).unwrap();
+        assert_eq!(rows(&connection), [1, 2], "nothing is done twice");
     }
 }
