@@ -36,7 +36,7 @@ impl NatsArgs {
 /// How to work, and to end.
 #[derive(clap::Args)]
 pub struct WorkArgs {
-    /// A target to verify for; can be given again [default: all that can be used here]
+    /// A target to verify for; can be given again [default: all that can be used here, as they come and go]
     #[arg(long = "target", value_name = "NAME")]
     pub targets: Vec<String>,
     /// Verifiers that are kept ready for the next object; each has two machines with their target's memory

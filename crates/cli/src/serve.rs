@@ -25,7 +25,7 @@ From a target to a bundle:
   preverify serve
   preverify submit xdp.bpf.o --target board -o xdp.pvb
 
-The service verifies for the targets that `preverify target list` shows. What was verified before for the same object, \
+The service verifies for the targets that `preverify target list` shows, also for those that come while it runs. What was verified before for the same object, \
 inputs, limits and target is answered without a verification.
 
 All that it keeps is in one folder: jobs and tokens in state.db, objects, logs and bundles in blobs/, the signing key \

@@ -16,10 +16,10 @@ A service of several machines:
   preverify serve --nats nats://a:4222,nats://b:4222,nats://c:4222 --nats-replicas 3
   preverify worker --nats nats://a:4222,nats://b:4222,nats://c:4222 --nats-replicas 3 --key signer.pem
 
-A worker verifies for the targets that `preverify target list` shows on its machine, and tells the service which these \
-are. It signs in the same step: all workers of a service have the same key. What a worker that is lost had begun, \
-another one gets. With OTEL_EXPORTER_OTLP_ENDPOINT set, spans are exported by OTLP over HTTP, in the traces of the jobs \
-that they belong to.")]
+A worker verifies for the targets that `preverify target list` shows on its machine, also for those that come while it \
+runs, and tells the service which these are. It signs in the same step: all workers of a service have the same key. \
+What a worker that is lost had begun, another one gets. With OTEL_EXPORTER_OTLP_ENDPOINT set, spans are exported by \
+OTLP over HTTP, in the traces of the jobs that they belong to.")]
 pub struct Args {
     #[command(flatten)]
     nats: NatsArgs,

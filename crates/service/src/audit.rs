@@ -52,6 +52,10 @@ pub enum Action {
     RevokeToken,
     /// A tenant got a quota.
     SetQuota,
+    /// A target was added, or began to be.
+    AddTarget,
+    /// A target was removed.
+    RemoveTarget,
 }
 
 /// An entry of the log.

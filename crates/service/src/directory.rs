@@ -1,16 +1,18 @@
 //! The targets that can be verified for: what workers say that they hold.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use crate::nats::{Nats, NatsError, subject};
 use crate::random;
-use crate::targets::Targets;
+use crate::targets::{Held, Targets, Unready};
 
 /// How often a worker says what it holds.
 const OFTEN: Duration = Duration::from_secs(2);
@@ -37,52 +39,90 @@ pub struct Known {
 pub struct Announcement {
     /// What the process calls itself.
     pub worker: String,
-    /// Verifications at the same time.
+    /// Tasks at the same time.
     pub slots: usize,
+    /// Tasks at this time.
+    pub busy: usize,
     /// The targets that it holds.
     pub targets: Vec<Known>,
+    /// Those that it does not hold yet, or cannot, by name.
+    pub unready: BTreeMap<String, Unready>,
 }
+
+/// The workers of this process.
+#[derive(Clone, Debug)]
+pub struct Own {
+    worker: String,
+    slots: usize,
+    busy: Busy,
+    targets: Targets,
+}
+
+/// How many workers of a process have something to do.
+#[derive(Clone, Debug, Default)]
+pub struct Busy(Arc<AtomicUsize>);
 
 /// All workers that were heard of lately.
 #[derive(Clone, Debug, Default)]
 pub struct Directory {
+    own: Option<Own>,
     heard: Arc<RwLock<HashMap<String, Heard>>>,
 }
 
-#[derive(Debug)]
-struct Heard {
-    announcement: Announcement,
-    /// Until when it holds good; for ever, if it is this process.
-    until: Option<Instant>,
+/// What a worker has said.
+#[derive(Clone, Debug)]
+pub struct Heard {
+    /// It.
+    pub announcement: Announcement,
+    /// When.
+    pub at: Timestamp,
+    until: Instant,
 }
 
-impl Announcement {
-    /// What this process says of itself.
-    pub fn of(targets: &Targets, slots: usize) -> Self {
+impl Own {
+    /// So many workers for these targets.
+    pub fn new(targets: Targets, slots: usize, busy: Busy) -> Self {
         let host = rustix::system::uname();
         let host = host.nodename().to_string_lossy();
         Self {
             worker: format!("{host}-{}", hex::encode(random::bytes::<4>())),
             slots,
-            targets: targets.all().iter().map(|held| held.known()).collect(),
+            busy,
+            targets,
+        }
+    }
+
+    /// What the process calls itself.
+    pub fn worker(&self) -> &str {
+        &self.worker
+    }
+
+    /// What there is to say now.
+    fn announcement(&self) -> Announcement {
+        let held = self.targets.held();
+        Announcement {
+            worker: self.worker.clone(),
+            slots: self.slots,
+            busy: self.busy.count(),
+            targets: held.values().map(Held::known).collect(),
+            unready: self.targets.unready(),
         }
     }
 
     /// Says it until the process ends.
     pub fn repeat(self, nats: &Nats) {
-        let (client, text) = (
-            nats.client.clone(),
-            serde_json::to_vec(&self).expect("all its keys are strings"),
-        );
+        let client = nats.client.clone();
+        let mut changes = self.targets.changes();
         tokio::spawn(async move {
             loop {
-                let told = client
-                    .publish(subject("workers"), text.clone().into())
-                    .await;
+                let text = serde_json::to_vec(&self.announcement());
+                let text = text.expect("all its keys are strings");
+                let told = client.publish(subject("workers"), text.into()).await;
                 if let Err(error) = told {
                     warn!(%error, "nobody hears which targets are held here");
                 }
-                tokio::time::sleep(OFTEN).await;
+                // What changes is told at once.
+                let _ = tokio::time::timeout(OFTEN, changes.changed()).await;
             }
         });
     }
@@ -90,22 +130,23 @@ impl Announcement {
 
 impl Directory {
     /// This process alone.
-    pub fn of(own: Announcement) -> Self {
-        let directory = Self::default();
-        directory.hear(own, None);
-        directory
+    pub fn of(own: Option<Own>) -> Self {
+        Self {
+            own,
+            ..Self::default()
+        }
     }
 
-    /// All processes that have the same server.
-    pub async fn shared(nats: &Nats) -> Result<Self, NatsError> {
+    /// This process, and all that have the same server.
+    pub async fn shared(own: Option<Own>, nats: &Nats) -> Result<Self, NatsError> {
         let heard = nats.client.subscribe(subject("workers")).await;
         let mut heard = heard.map_err(NatsError::of("hear of workers"))?;
-        let directory = Self::default();
+        let directory = Self::of(own);
         let here = directory.clone();
         tokio::spawn(async move {
             while let Some(message) = heard.next().await {
                 match serde_json::from_slice(&message.payload) {
-                    Ok(announcement) => here.hear(announcement, Some(Instant::now() + GOOD)),
+                    Ok(announcement) => here.hear(announcement, Instant::now() + GOOD),
                     Err(error) => warn!(%error, "a worker is not understood"),
                 }
             }
@@ -123,21 +164,42 @@ impl Directory {
         self.by_name().into_values().collect()
     }
 
+    /// Those that somebody does not hold yet, or cannot, and nobody holds: by name.
+    pub fn unready(&self) -> BTreeMap<String, Unready> {
+        let said = self.workers().into_iter();
+        let mut unready: BTreeMap<_, _> = said.flat_map(|said| said.announcement.unready).collect();
+        let held = self.by_name();
+        unready.retain(|name, _| !held.contains_key(name));
+        unready
+    }
+
+    /// The identities of all targets that somebody holds.
+    pub fn identities(&self) -> Vec<String> {
+        let held = self.workers().into_iter();
+        let held = held.flat_map(|said| said.announcement.targets);
+        held.map(|known| known.identity).collect()
+    }
+
     /// All workers, by name.
-    pub fn workers(&self) -> Vec<Announcement> {
+    pub fn workers(&self) -> Vec<Heard> {
         let heard = self.heard.read().unwrap_or_else(PoisonError::into_inner);
-        let mut workers: Vec<_> = heard
-            .values()
-            .filter(|heard| heard.is_good())
-            .map(|heard| heard.announcement.clone())
+        let good = heard.iter().filter(|(_, heard)| heard.is_good());
+        let mut workers: BTreeMap<_, _> = good
+            .map(|(worker, heard)| (worker.clone(), heard.clone()))
             .collect();
-        workers.sort_by(|a, b| a.worker.cmp(&b.worker));
-        workers
+        // Of itself, a process knows what it would hear later.
+        if let Some(own) = &self.own {
+            let announcement = own.announcement();
+            let heard = Heard::now(announcement, Instant::now() + GOOD);
+            workers.insert(own.worker.clone(), heard);
+        }
+        workers.into_values().collect()
     }
 
     fn by_name(&self) -> BTreeMap<String, Known> {
         let mut by_name: BTreeMap<String, Known> = BTreeMap::new();
-        for known in self.workers().into_iter().flat_map(|worker| worker.targets) {
+        let said = self.workers().into_iter();
+        for known in said.flat_map(|said| said.announcement.targets) {
             let place = by_name.entry(known.name.clone());
             let place = place.or_insert_with(|| known.clone());
             if known.identity > place.identity {
@@ -147,20 +209,43 @@ impl Directory {
         by_name
     }
 
-    fn hear(&self, announcement: Announcement, until: Option<Instant>) {
+    fn hear(&self, announcement: Announcement, until: Instant) {
         let mut heard = self.heard.write().unwrap_or_else(PoisonError::into_inner);
         heard.retain(|_, heard| heard.is_good());
-        let said = Heard {
-            announcement,
-            until,
-        };
-        heard.insert(said.announcement.worker.clone(), said);
+        let worker = announcement.worker.clone();
+        heard.insert(worker, Heard::now(announcement, until));
     }
 }
 
 impl Heard {
+    fn now(announcement: Announcement, until: Instant) -> Self {
+        Self {
+            announcement,
+            at: Timestamp::now(),
+            until,
+        }
+    }
+
     fn is_good(&self) -> bool {
-        self.until.is_none_or(|until| Instant::now() < until)
+        Instant::now() < self.until
+    }
+}
+
+impl Busy {
+    /// Somebody has something to do for as long as the answer lives.
+    pub fn begin(&self) -> impl Drop + use<> {
+        struct Ends(Busy);
+        impl Drop for Ends {
+            fn drop(&mut self) {
+                self.0.0.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Ends(self.clone())
+    }
+
+    fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
     }
 }
 
@@ -185,15 +270,17 @@ mod tests {
             let announcement = Announcement {
                 worker: worker.into(),
                 slots: 1,
+                busy: 0,
                 targets: targets.to_vec(),
+                unready: [("v".to_owned(), Unready::Preparing("boot".into()))].into(),
             };
             directory.hear(announcement, until);
         };
-        let later = Some(Instant::now() + GOOD);
+        let later = Instant::now() + GOOD;
         says("a", &[known("x", "1"), known("y", "1")], later);
         says("b", &[known("x", "2")], later);
-        says("c", &[known("z", "1")], Some(Instant::now()));
-        says("d", &[known("w", "1")], None);
+        says("c", &[known("z", "1")], Instant::now());
+        says("d", &[known("w", "1")], later);
         let all: Vec<_> = directory
             .all()
             .into_iter()
@@ -206,5 +293,11 @@ mod tests {
         says("b", &[], later);
         assert_eq!(directory.named("x"), Some(known("x", "1")));
         assert_eq!(directory.workers().len(), 3);
+        assert_eq!(directory.identities().len(), 3);
+        // Who is silent prepares nothing, either; and what somebody holds is ready.
+        let unready = || directory.unready().into_keys().collect::<Vec<_>>();
+        assert_eq!(unready(), ["v"]);
+        says("b", &[known("v", "1")], later);
+        assert!(unready().is_empty());
     }
 }

@@ -25,6 +25,7 @@ mod merge;
 mod metrics;
 mod nats;
 mod news;
+mod orphans;
 mod pool;
 mod queue;
 mod random;

@@ -59,7 +59,7 @@ impl Default for Metrics {
         let waiting = Family::default();
         registry.register(
             "waiting",
-            "Tasks that wait for a worker, by target",
+            "Tasks that wait for a worker or have one, by target",
             waiting.clone(),
         );
         Self {

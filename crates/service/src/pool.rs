@@ -3,14 +3,14 @@
 //! Each verifies one object and ends, since what kernels have verified before shows in their statistics. When one is taken,
 //! another is started in its place.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use preverify_pipeline::{BuildError, Limits, Verifier};
 use preverify_target::Target;
 
-use crate::targets::Held;
+use crate::targets::{AllHeld, Held};
 
 /// Two boots of a target's kernel.
 pub type Warm = Verifier<Arc<Target>>;
@@ -19,7 +19,14 @@ pub type Warm = Verifier<Arc<Target>>;
 #[derive(Clone)]
 pub struct Pool {
     at_most: usize,
-    waiting: Arc<Mutex<VecDeque<(String, Warm)>>>,
+    waiting: Arc<Mutex<Waiting>>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    verifiers: VecDeque<(String, Warm)>,
+    /// The identities of the targets that they may be of.
+    wanted: HashSet<String>,
 }
 
 impl Pool {
@@ -37,7 +44,7 @@ impl Pool {
             return Verifier::start(held.target.clone(), limits);
         }
         let found = {
-            let mut waiting = self.waiting();
+            let waiting = &mut self.waiting().verifiers;
             let place = waiting
                 .iter()
                 .position(|(identity, _)| *identity == held.identity);
@@ -66,20 +73,39 @@ impl Pool {
         });
     }
 
+    /// Those of other targets than these end, also those that are about to wait.
+    pub fn keep(&self, held: &AllHeld) {
+        let gone: VecDeque<_> = {
+            let mut waiting = self.waiting();
+            waiting.wanted = held.values().map(|held| held.identity.clone()).collect();
+            let Waiting { verifiers, wanted } = &mut *waiting;
+            let (kept, gone) = verifiers
+                .drain(..)
+                .partition(|(identity, _)| wanted.contains(identity));
+            *verifiers = kept;
+            gone
+        };
+        // Their machines end without the lock.
+        drop(gone);
+    }
+
     fn put(&self, identity: String, verifier: Warm) {
         let evicted = {
             let mut waiting = self.waiting();
-            waiting.push_back((identity, verifier));
-            match waiting.len() > self.at_most {
-                true => waiting.pop_front(),
-                false => None,
+            if !waiting.wanted.contains(&identity) {
+                Some((identity, verifier))
+            } else {
+                waiting.verifiers.push_back((identity, verifier));
+                match waiting.verifiers.len() > self.at_most {
+                    true => waiting.verifiers.pop_front(),
+                    false => None,
+                }
             }
         };
-        // Its machines end without the lock.
         drop(evicted);
     }
 
-    fn waiting(&self) -> MutexGuard<'_, VecDeque<(String, Warm)>> {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
         let waiting = self.waiting.lock();
         waiting.unwrap_or_else(PoisonError::into_inner)
     }

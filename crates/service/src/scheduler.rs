@@ -497,7 +497,7 @@ mod tests {
             let mut queued = Vec::new();
             loop {
                 let waiting = self.queue.depth().await.unwrap();
-                let targets: Vec<String> = waiting.into_keys().collect();
+                let targets: Vec<String> = waiting.by_target().into_keys().collect();
                 if targets.is_empty() {
                     break;
                 }

@@ -22,6 +22,7 @@ use crate::directory::Directory;
 use crate::metrics::Metrics;
 use crate::nats::{Nats, NatsError, NatsOptions};
 use crate::news::Event;
+use crate::orphans::Orphans;
 use crate::records::RecordError;
 use crate::shared::{Shared, SharedError};
 use crate::state::{self, StateError};
@@ -35,6 +36,12 @@ const FIRST_REQUEST: Duration = Duration::from_secs(30);
 
 /// How often a process looks for what others have left undone.
 const SWEEP: Duration = Duration::from_secs(20);
+
+/// How often a process that is alone looks for tasks that wait for a target that is gone.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How long a target may have no worker, as while its machine starts anew, until what waits for it ends.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Whose the first token is.
 const FIRST_TENANT: &str = "default";
@@ -135,14 +142,14 @@ impl Service {
             Some(setup) => Some(Workers::new(&shared, setup, metrics.clone(), progress)?),
             None => None,
         };
-        let own = workers.as_ref().map(Workers::announcement);
-        let directory = match (&nats, own) {
-            (None, own) => own.map(Directory::of).unwrap_or_default(),
-            (Some(nats), own) => {
-                if let Some(own) = own {
+        let own = workers.as_ref().map(Workers::own);
+        let directory = match &nats {
+            None => Directory::of(own),
+            Some(nats) => {
+                if let Some(own) = own.clone() {
                     own.repeat(nats);
                 }
-                Directory::shared(nats).await?
+                Directory::shared(own, nats).await?
             }
         };
         shared.scheduler.resume().await?;
@@ -159,6 +166,7 @@ impl Service {
             blobs: shared.blobs,
             queue: shared.queue,
             directory,
+            targets: workers.as_ref().map(Workers::targets),
             tenants: shared.tenants,
             news: shared.news,
             tokens: Tokens::new(shared.records.clone()),
@@ -229,9 +237,21 @@ impl Service {
             _lock,
         } = self;
         let mut workers = workers.map_or_else(JoinSet::new, |workers| workers.start(&app.stopped));
-        if options.nats.is_some() {
-            tokio::spawn(keep_up(app.clone()));
-        }
+        // Who is alone knows at once which targets nobody holds; other workers may come back.
+        let (patience, often) = match &options.nats {
+            None => (Duration::ZERO, LOOK),
+            Some(_) => {
+                tokio::spawn(keep_up(app.clone()));
+                (PATIENCE, SWEEP)
+            }
+        };
+        let App {
+            scheduler,
+            queue,
+            directory,
+            ..
+        } = app.clone();
+        tokio::spawn(Orphans::new(scheduler, queue, directory, patience).look(often));
         let drained = {
             let mut stopped = app.stopped.clone();
             async move {

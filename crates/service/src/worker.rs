@@ -11,6 +11,7 @@ use tracing::{Instrument, Span, error, info, info_span, instrument, warn};
 
 use crate::blobs::{BlobError, Blobs};
 use crate::digest::Digest;
+use crate::directory::Busy;
 use crate::merge::{self, MergeError};
 use crate::metrics::Metrics;
 use crate::news::{Event, News, Progress, Step};
@@ -18,7 +19,7 @@ use crate::pool::Pool;
 use crate::queue::{Claim, Queue, Ticket};
 use crate::records::RecordError;
 use crate::scheduler::Scheduler;
-use crate::targets::Targets;
+use crate::targets::{AllHeld, Targets};
 use crate::task::{Accepted, Outcome, Program, Refused, TaskId, Verification, Work};
 use crate::tenants::Tenants;
 use crate::traces::go_on;
@@ -54,6 +55,8 @@ pub struct Worker {
     pub news: News,
     /// Where it counts what it did.
     pub metrics: Metrics,
+    /// Where it says that it has something to do.
+    pub busy: Busy,
 }
 
 /// What keeps a worker from its work, which is no fault of the task.
@@ -69,8 +72,6 @@ enum WorkError {
     Merge(#[from] MergeError),
     #[error("the {what} {digest} is not there")]
     Missing { what: &'static str, digest: Digest },
-    #[error("no target has the identity {0} any longer")]
-    Target(String),
 }
 
 impl WorkError {
@@ -86,12 +87,17 @@ impl WorkError {
 impl Worker {
     /// Works until it is told to stop; what it has begun it ends.
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
-        let targets = self.targets.identities();
+        let mut changes = self.targets.changes();
         loop {
+            // What was held when a task was taken is there until it has ended.
+            let held = changes.borrow_and_update().clone();
+            let identities: Vec<_> = held.values().map(|held| held.identity.clone()).collect();
             let claim = tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => return,
-                claim = self.queue.take(&targets) => claim,
+                // What another server had just sent is sent again.
+                _ = changes.changed() => continue,
+                claim = self.queue.take(&identities) => claim,
             };
             let task = claim.ticket.task;
             let span = info_span!(
@@ -103,7 +109,8 @@ impl Worker {
                 trace_id = Empty,
             );
             go_on(&span, &claim.ticket.origin);
-            self.work(&claim).instrument(span).await;
+            let _busy = self.busy.begin();
+            self.work(&claim, &held).instrument(span).await;
             // If it is delivered again, it is seen to have ended.
             if let Err(error) = claim.done().await {
                 warn!(%task, %error, "the queue does not hear that a task has ended");
@@ -111,14 +118,14 @@ impl Worker {
         }
     }
 
-    async fn work(&self, claim: &Claim) {
+    async fn work(&self, claim: &Claim, held: &AllHeld) {
         let (task, begun) = (claim.ticket.task, Instant::now());
         info!("task begun");
         let outcome = match claim.lost >= MOST_LOST {
             true => Some(Outcome::Failed {
                 reason: format!("{} workers were lost while they worked on it", claim.lost),
             }),
-            false => self.outcome(&claim.ticket).await,
+            false => self.outcome(&claim.ticket, held).await,
         };
         // If there is none, somebody else has ended it.
         let Some(outcome) = outcome else {
@@ -134,12 +141,12 @@ impl Worker {
     }
 
     /// What comes of a task, if it has not ended already.
-    async fn outcome(&self, ticket: &Ticket) -> Option<Outcome> {
+    async fn outcome(&self, ticket: &Ticket, held: &AllHeld) -> Option<Outcome> {
         let task = ticket.task;
         let mut attempt = 1;
         loop {
             let start = Instant::now();
-            let attempt_outcome = self.attempt(task).await;
+            let attempt_outcome = self.attempt(task, held).await;
             if let Err(error) = self.tenants.spent(&ticket.tenant, start.elapsed()).await {
                 error!(%error, "the time of a verification is not counted");
             }
@@ -164,13 +171,13 @@ impl Worker {
         }
     }
 
-    async fn attempt(&self, id: TaskId) -> Result<Option<Attempt>, WorkError> {
+    async fn attempt(&self, id: TaskId, held: &AllHeld) -> Result<Option<Attempt>, WorkError> {
         let task = self.scheduler.task(id).await?;
         let Some(task) = task.filter(|task| task.outcome.is_none()) else {
             return Ok(None);
         };
         Ok(Some(match task.work {
-            Work::Verify(verification) => self.verify(id, *verification).await?,
+            Work::Verify(verification) => self.verify(id, *verification, held).await?,
             Work::Join { parts } => {
                 let (bundle, parts) = self.unite(id, &parts, merge::join).await?;
                 let programs = parts.iter().flat_map(|part| part.programs.clone());
@@ -187,9 +194,19 @@ impl Worker {
         }))
     }
 
-    async fn verify(&self, id: TaskId, verification: Verification) -> Result<Attempt, WorkError> {
-        let held = self.targets.identified(&verification.target);
-        let held = held.ok_or_else(|| WorkError::Target(verification.target.clone()))?;
+    async fn verify(
+        &self,
+        id: TaskId,
+        verification: Verification,
+        held: &AllHeld,
+    ) -> Result<Attempt, WorkError> {
+        // If there are several, they are the same but for their names.
+        let mut found = held.values();
+        let found = found.find(|held| held.identity == verification.target);
+        let Some(held) = found.cloned() else {
+            let reason = format!("no target here has the identity {}", verification.target);
+            return Ok(Attempt::Done(Outcome::Failed { reason }));
+        };
         let object = self.blob("object", verification.object).await?;
         let span = info_span!(
             "verification",

@@ -7,9 +7,9 @@ use preverify_bundle::Signer;
 use preverify_target::{Store, TargetError};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tracing::info;
+use tracing::{info, warn};
 
-use crate::directory::Announcement;
+use crate::directory::{Busy, Own};
 use crate::metrics::Metrics;
 use crate::nats::{Nats, NatsError, NatsOptions};
 use crate::pool::Pool;
@@ -17,6 +17,9 @@ use crate::shared::{Shared, SharedError};
 use crate::targets::Targets;
 use crate::tenants::Quota;
 use crate::worker::Worker;
+
+/// How often the store is looked at.
+const OFTEN: Duration = Duration::from_secs(2);
 
 /// What workers are started with.
 pub struct WorkerSetup<'a> {
@@ -35,11 +38,6 @@ pub struct WorkerSetup<'a> {
 /// There are no workers.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkersError {
-    /// There is nothing to verify for.
-    #[error(
-        "there is no target to verify for: `preverify target add debian:6.12-cloud-amd64` makes one"
-    )]
-    NoTargets,
     /// A target cannot be used.
     #[error(transparent)]
     Target(#[from] TargetError),
@@ -66,8 +64,10 @@ impl Workers {
         progress: &mut dyn FnMut(&str),
     ) -> Result<Self, WorkersError> {
         let targets = Targets::of(setup.store, &setup.targets, progress)?;
-        if targets.all().is_empty() {
-            return Err(WorkersError::NoTargets);
+        if targets.held().is_empty() {
+            warn!(
+                "there is no target to verify for yet: `preverify target add debian:6.12-cloud-amd64` makes one"
+            );
         }
         Ok(Self {
             worker: Worker {
@@ -80,23 +80,60 @@ impl Workers {
                 signer: Arc::new(setup.signer),
                 news: shared.news.clone(),
                 metrics,
+                busy: Busy::default(),
             },
             slots: setup.slots,
         })
     }
 
-    /// What is told to others.
-    pub fn announcement(&self) -> Announcement {
-        Announcement::of(&self.worker.targets, self.slots)
+    /// What others are told of them.
+    pub fn own(&self) -> Own {
+        let Worker { targets, busy, .. } = &self.worker;
+        Own::new(targets.clone(), self.slots, busy.clone())
+    }
+
+    /// What they verify for.
+    pub fn targets(&self) -> Targets {
+        self.worker.targets.clone()
     }
 
     /// Starts them. They end when they are told to stop and have ended what they have begun.
     pub fn start(self, stopped: &watch::Receiver<bool>) -> JoinSet<()> {
+        tokio::spawn(look(self.worker.targets.clone()));
+        tokio::spawn(keep(self.worker.pool.clone(), self.worker.targets.clone()));
         let mut running = JoinSet::new();
         for _ in 0..self.slots {
             running.spawn(self.worker.clone().run(stopped.clone()));
         }
         running
+    }
+}
+
+/// Sees which targets come and go, for as long as the process lives.
+async fn look(targets: Targets) {
+    loop {
+        tokio::time::sleep(OFTEN).await;
+        let targets = targets.clone();
+        let looked = move || targets.look(&mut |what| info!("{what}"));
+        match tokio::task::spawn_blocking(looked).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!(%error, "which targets there are cannot be seen"),
+            Err(error) => warn!(%error, "which targets there are cannot be seen"),
+        }
+    }
+}
+
+/// Ends verifiers that wait for a target that is gone.
+async fn keep(pool: Pool, targets: Targets) {
+    let mut changes = targets.changes();
+    loop {
+        let (pool, held) = (pool.clone(), changes.borrow_and_update().clone());
+        if let Err(error) = tokio::task::spawn_blocking(move || pool.keep(&held)).await {
+            warn!(%error, "verifiers of targets that are gone may still wait");
+        }
+        if changes.changed().await.is_err() {
+            return;
+        }
     }
 }
 
@@ -112,13 +149,13 @@ pub async fn work(
     // Whoever submits was asked about quotas.
     let shared = Shared::by(&nats, Quota::default()).await?;
     let workers = Workers::new(&shared, setup, Metrics::default(), progress)?;
-    let announcement = workers.announcement();
+    let own = workers.own();
     info!(
-        worker = announcement.worker,
-        targets = announcement.targets.len(),
+        worker = own.worker(),
+        targets = workers.targets().held().len(),
         "working"
     );
-    announcement.repeat(&nats);
+    own.repeat(&nats);
     let (stop, stopped) = watch::channel(false);
     let mut running = workers.start(&stopped);
     end.await;

@@ -8,6 +8,7 @@ mod symbols;
 mod vmlinux;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use preverify_btf::{Btf, BtfError, Comparison, Difference};
 use serde::{Deserialize, Serialize};
@@ -17,7 +18,7 @@ pub use symbols::{DeviceSymbols, Place};
 use crate::config::Config;
 use crate::error::TargetError;
 use crate::facts::hexadecimal;
-use crate::files::{self, Digest, hex};
+use crate::files::{self, Digest, Lock, hex};
 use crate::kernel::Kernel;
 use crate::source::DeviceFiles;
 use vmlinux::Vmlinux;
@@ -29,6 +30,8 @@ pub struct DeviceBuild {
     pub(crate) id: String,
     folder: PathBuf,
     record: Record,
+    /// It stays for as long as this is there, also if no target refers to it any longer.
+    _in_use: Arc<Lock>,
 }
 
 /// `device.json`.
@@ -76,11 +79,13 @@ impl Builds {
 impl DeviceBuild {
     pub(crate) fn open(all: &Path, id: &str) -> Result<Self, TargetError> {
         let folder = all.join(id);
+        let in_use = files::keep_folder(&folder)?;
         let record = files::read_record(record(&folder))?;
         Ok(Self {
             id: id.to_owned(),
             folder,
             record,
+            _in_use: Arc::new(in_use),
         })
     }
 

@@ -234,6 +234,12 @@ pub(crate) fn use_folder(folder: &Path) -> Result<Option<Lock>, TargetError> {
     }
 }
 
+/// The same for a folder that must be there.
+pub(crate) fn keep_folder(folder: &Path) -> Result<Lock, TargetError> {
+    let in_use = use_folder(folder)?;
+    in_use.ok_or_else(|| at("find", folder)(io::ErrorKind::NotFound.into()))
+}
+
 /// The digest of several things, each with its length, so that no two lists of things have the same
 /// bytes.
 #[derive(Default)]

@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +15,7 @@ use crate::btf;
 use crate::config::Config;
 use crate::debian::{self, Apt};
 use crate::error::TargetError;
-use crate::files::{self, Digest};
+use crate::files::{self, Digest, Lock};
 use crate::modules::Modules;
 use crate::run;
 use crate::source::{KernelFiles, Packages};
@@ -26,6 +27,8 @@ pub(crate) struct Kernel {
     pub id: String,
     folder: PathBuf,
     record: Record,
+    /// It stays for as long as this is there, also if no target refers to it any longer.
+    _in_use: Arc<Lock>,
 }
 
 /// `kernel.json`.
@@ -41,12 +44,14 @@ struct Record {
 impl Kernel {
     pub(crate) fn open(kernels: &Path, id: &str) -> Result<Self, TargetError> {
         let folder = kernels.join(id);
+        let in_use = files::keep_folder(&folder)?;
         let path = folder.join("kernel.json");
         let record = files::read_record(path)?;
         Ok(Self {
             id: id.to_owned(),
             folder,
             record,
+            _in_use: Arc::new(in_use),
         })
     }
 

@@ -52,7 +52,7 @@ pub use hardware::{Hardware, HardwareRequest, MOST_CPUS};
 pub use layouts::Boot;
 pub use run::CommandError;
 pub use source::{AddRequest, DebianKernel, DeviceFiles, KernelFiles, Source};
-pub use store::{Added, Store};
+pub use store::{Added, Stamp, Store};
 pub use target::{Contents, DeviceOptions, GuestFile, Sizes, Target};
 
 /// Is told, in a few words, what takes time when it starts.

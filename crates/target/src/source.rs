@@ -10,6 +10,7 @@ use crate::arch::Arch;
 use crate::debian::{Apt, Offer, plain};
 use crate::error::TargetError;
 use crate::hardware::HardwareRequest;
+use crate::store::check_name;
 
 /// A target to add.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +42,11 @@ impl AddRequest {
             device: None,
             fingerprint: None,
         }
+    }
+
+    /// Refuses what can be refused before anything is fetched.
+    pub fn check(&self) -> Result<(), TargetError> {
+        self.name.as_deref().map_or(Ok(()), check_name)
     }
 }
 

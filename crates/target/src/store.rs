@@ -1,7 +1,9 @@
 //! The store: targets by name, and what they are made of by digest.
 
-use std::collections::BTreeSet;
-use std::fs;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::Progress;
@@ -21,6 +23,23 @@ use crate::target::{Ready, Record, Target};
 #[derive(Clone, Debug)]
 pub struct Store {
     cache: PathBuf,
+}
+
+/// Tells a target's record from what was there under its name before, without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    // Records are replaced, and not written over.
+    inode: u64,
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(record: &Metadata) -> Self {
+        Self {
+            inode: record.ino(),
+            changed: (record.ctime(), record.ctime_nsec()),
+        }
+    }
 }
 
 /// An added target.
@@ -47,9 +66,7 @@ impl Store {
         request: &AddRequest,
         progress: &mut Progress<'_>,
     ) -> Result<Added, TargetError> {
-        if let Some(name) = &request.name {
-            check_name(name)?;
-        }
+        request.check()?;
         let board = request
             .fingerprint
             .as_deref()
@@ -121,13 +138,42 @@ impl Store {
         Ok(Target::new(self, record, kernel, device.transpose()?))
     }
 
-    /// Removes a target, and what no other target needs.
+    /// Removes a target, and what no other target needs. What a process uses stays until another one changes the store,
+    /// or somebody [tidies](Self::tidy) it.
     pub fn remove(&self, name: &str) -> Result<(), TargetError> {
         let lock = self.lock(&mut |_| {})?;
-        self.check_known(name)?;
-        let path = self.target_file(name);
-        fs::remove_file(&path).map_err(files::at("remove", &path))?;
-        self.collect_garbage(&lock)
+        self.remove_under(name, &lock)
+    }
+
+    /// Does the same, unless somebody else changes the store: then nothing is done, and it returns false.
+    pub fn try_remove(&self, name: &str) -> Result<bool, TargetError> {
+        match self.try_lock()? {
+            Some(lock) => self.remove_under(name, &lock).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// Removes what no target needs and no process uses. Whoever changes the store at this time does that, too.
+    pub fn tidy(&self) -> Result<(), TargetError> {
+        match self.try_lock()? {
+            Some(lock) => self.collect_garbage(&lock),
+            None => Ok(()),
+        }
+    }
+
+    /// The names of all targets, and for each what is another one when it was written anew.
+    pub fn stamps(&self) -> Result<BTreeMap<String, Stamp>, TargetError> {
+        let mut stamps = BTreeMap::new();
+        for name in self.names()? {
+            let path = self.target_file(&name);
+            match fs::metadata(&path) {
+                Ok(found) => drop(stamps.insert(name, Stamp::of(&found))),
+                // It was removed a moment ago.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(files::at("read", &path)(error)),
+            }
+        }
+        Ok(stamps)
     }
 
     pub(crate) fn cache(&self) -> &Path {
@@ -157,6 +203,10 @@ impl Store {
         })
     }
 
+    fn try_lock(&self) -> Result<Option<Lock>, TargetError> {
+        Lock::try_exclusive(&self.cache.join("store.lock"))
+    }
+
     /// Has a target refer to what is used with it now.
     pub(crate) fn refer(&self, name: &str, ready: &Ready, lock: &Lock) -> Result<(), TargetError> {
         // It may have been removed meanwhile, and shall not come back.
@@ -165,6 +215,13 @@ impl Store {
         record.part.clone_from(&ready.part_id);
         record.layouts.clone_from(&ready.layouts.id);
         self.write(&record)?;
+        self.collect_garbage(lock)
+    }
+
+    fn remove_under(&self, name: &str, lock: &Lock) -> Result<(), TargetError> {
+        self.check_known(name)?;
+        let path = self.target_file(name);
+        fs::remove_file(&path).map_err(files::at("remove", &path))?;
         self.collect_garbage(lock)
     }
 
@@ -325,7 +382,7 @@ fn same(
     })
 }
 
-fn check_name(name: &str) -> Result<(), TargetError> {
+pub(crate) fn check_name(name: &str) -> Result<(), TargetError> {
     let mut characters = name.chars();
     let fits = characters
         .next()
@@ -393,6 +450,39 @@ mod tests {
         assert_eq!(count(&store.parts()), 1);
         assert_eq!(count(&store.layouts()), 1);
         assert_eq!(store.names().unwrap(), ["c"]);
+    }
+
+    #[test]
+    fn what_changes_shows() {
+        let scratch = tempfile::tempdir().unwrap();
+        let store = store(scratch.path(), &[("a", "one"), ("b", "two")]);
+        let before = store.stamps().unwrap();
+        assert_eq!(before.keys().collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(store.stamps().unwrap(), before);
+        // Also if it says the same as before.
+        store.write(&record("a", "one")).unwrap();
+        let after = store.stamps().unwrap();
+        assert_ne!(after["a"], before["a"]);
+        assert_eq!(after["b"], before["b"]);
+        assert!(store.try_remove("b").unwrap());
+        assert_eq!(store.stamps().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn who_does_not_wait_leaves_alone_what_others_change() {
+        let scratch = tempfile::tempdir().unwrap();
+        let store = store(scratch.path(), &[("a", "one")]);
+        let lock = store.lock(&mut |_| {}).unwrap();
+        assert!(!store.try_remove("a").unwrap());
+        store.tidy().unwrap();
+        drop(lock);
+        let target = store.get("a").unwrap();
+        assert!(target.is_like(&store.get("a").unwrap()));
+        assert!(store.try_remove("a").unwrap());
+        assert_eq!(count(&store.kernels()), 1, "somebody has it open");
+        drop(target);
+        store.tidy().unwrap();
+        assert_eq!(count(&store.kernels()), 0);
     }
 
     #[test]

@@ -182,6 +182,16 @@ impl Target {
         Ok(files::hex(&Sha256::digest(&text)))
     }
 
+    /// Whether another one of this name is the same: as long as it is, what is made of it is, too.
+    pub fn is_like(&self, other: &Self) -> bool {
+        let essential = |record: &Record| Record {
+            part: String::new(),
+            layouts: String::new(),
+            ..record.clone()
+        };
+        essential(&self.record) == essential(&other.record)
+    }
+
     /// The kernel's file, as boot loaders take it.
     pub fn kernel(&self) -> PathBuf {
         self.kernel.image()

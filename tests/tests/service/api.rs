@@ -200,15 +200,7 @@ fn tokens_decide_who_may_do_what() {
     let running = Running::start(&lab, &tempfile::tempdir().unwrap());
     let issue = |tenant: &str, scopes: Value| {
         let request = json!({ "name": "test", "tenant": tenant, "scopes": scopes });
-        let mut answer = running
-            .agent
-            .post(running.url("/v1/tokens"))
-            .header("authorization", format!("Bearer {}", running.token))
-            .header("content-type", "application/json")
-            .send(request.to_string())
-            .unwrap();
-        let status = answer.status().as_u16();
-        (status, answer.body_mut().read_to_string().unwrap())
+        running.post_json("/v1/tokens", &request, &running.token)
     };
     let token = |tenant: &str, scopes: Value| {
         let (status, answer) = issue(tenant, scopes);
@@ -243,8 +235,16 @@ fn tokens_decide_who_may_do_what() {
         let (status, answer) = running.get_as(&path, token);
         assert_eq!(status, expected, "{answer}");
     }
+    let wanted = json!({ "source": "debian:6.12-cloud-amd64" });
+    let (status, answer) = running.post_json("/v1/targets", &wanted, &submitter);
+    assert_eq!(status, 403, "{answer}");
     let (status, _) = running.get_as("/v1/tokens", &reader);
     assert_eq!(status, 403);
+    let (status, own) = running.get_as("/v1/token", &reader);
+    assert_eq!(status, 200);
+    let own: Value = serde_json::from_str(&own).unwrap();
+    let expected = json!({ "name": "test", "tenant": "acme", "scopes": ["read"] });
+    assert_eq!(own, expected);
 }
 
 #[test]

@@ -211,6 +211,14 @@ impl Browser {
         );
     }
 
+    /// The page is shown in a window of this size.
+    pub fn resize(&mut self, width: u32, height: u32) {
+        self.command(
+            "Emulation.setDeviceMetricsOverride",
+            json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false }),
+        );
+    }
+
     /// Writes what the page looks like.
     pub fn screenshot(&mut self, file: &Path) {
         let image = self.command("Page.captureScreenshot", json!({ "format": "png" }));

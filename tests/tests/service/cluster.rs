@@ -10,7 +10,7 @@ use preverify_bundle::Signer;
 use preverify_lab::{Lab, object};
 use preverify_service::{NatsOptions, Service, WorkerSetup, work};
 use preverify_target::{Store, default_cache};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
@@ -44,7 +44,21 @@ fn processes_share_what_they_know() {
     assert_eq!(again["state"], "accepted", "{again:#}");
     let (status, workers) = one.get("/v1/workers");
     assert_eq!(status, 200);
-    assert!(workers.contains(lab.target.name()), "{workers}");
+    let workers: Value = serde_json::from_str(&workers).unwrap();
+    assert_eq!(workers[0]["targets"][0], lab.target.name(), "{workers:#}");
+    assert_eq!(workers[0]["slots"], 1);
+
+    // Targets are where workers are.
+    let worker = workers[0]["name"].as_str().unwrap();
+    let wanted = json!({ "source": "debian:6.12-cloud-amd64" });
+    for (status, answer) in [
+        one.post_json("/v1/targets", &wanted, &one.token),
+        one.delete(&format!("/v1/targets/{}", lab.target.name())),
+    ] {
+        assert_eq!(status, 409, "{answer}");
+        assert!(answer.contains("run `preverify target "), "{answer}");
+        assert!(answer.contains(worker), "{answer}");
+    }
 }
 
 #[test]

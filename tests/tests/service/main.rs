@@ -8,5 +8,6 @@ mod cluster;
 mod page;
 mod running;
 mod shares;
+mod targets;
 mod tls;
 mod traces;

@@ -51,6 +51,19 @@ impl Running {
         Self::run(options, Some(workers), signer)
     }
 
+    /// With all targets of a store, and so many verifiers that wait.
+    pub fn of_store(store: &Store, warm: usize, state: &TempDir) -> Self {
+        let signer = signer().unwrap();
+        let workers = WorkerSetup {
+            store,
+            targets: Vec::new(),
+            signer: Signer::from_pem(&signer.to_pem().unwrap()).unwrap(),
+            slots: 1,
+            warm,
+        };
+        Self::run(options(state), Some(workers), signer)
+    }
+
     /// One that verifies nothing itself, with a server that others have, too. Its signer is for them.
     pub fn api(nats: &NatsOptions, state: &TempDir) -> Self {
         let options = options(state, Some(nats.clone()));
@@ -85,9 +98,19 @@ impl Running {
 
     /// Waits until somebody has said that they hold a target.
     pub fn wait_for_target(&self, name: &str) {
+        self.wait_for_target_to_be("ready", name);
+    }
+
+    /// Waits until a target is in a state, and says what is told of it.
+    pub fn wait_for_target_to_be(&self, state: &str, name: &str) -> Value {
         let start = Instant::now();
-        while self.get(&format!("/v1/targets/{name}")).0 != 200 {
-            assert!(start.elapsed() < LIMIT, "nobody holds {name}");
+        loop {
+            let (_, answer) = self.get(&format!("/v1/targets/{name}"));
+            let target: Value = serde_json::from_str(&answer).unwrap();
+            if target["state"] == state {
+                return target;
+            }
+            assert!(start.elapsed() < LIMIT, "{name} is not {state}: {answer}");
             thread::sleep(Duration::from_millis(50));
         }
     }
@@ -154,6 +177,23 @@ impl Running {
             request = request.header("authorization", format!("Bearer {token}"));
         }
         let mut answer = request.send(form).unwrap();
+        let status = answer.status().as_u16();
+        (status, answer.body_mut().read_to_string().unwrap())
+    }
+
+    pub fn post_json(&self, path: &str, body: &Value, token: &str) -> (u16, String) {
+        let request = self.agent.post(self.url(path));
+        let request = request.header("authorization", format!("Bearer {token}"));
+        let request = request.header("content-type", "application/json");
+        let mut answer = request.send(body.to_string()).unwrap();
+        let status = answer.status().as_u16();
+        (status, answer.body_mut().read_to_string().unwrap())
+    }
+
+    pub fn delete(&self, path: &str) -> (u16, String) {
+        let request = self.agent.delete(self.url(path));
+        let request = request.header("authorization", format!("Bearer {}", self.token));
+        let mut answer = request.call().unwrap();
         let status = answer.status().as_u16();
         (status, answer.body_mut().read_to_string().unwrap())
     }

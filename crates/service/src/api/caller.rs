@@ -1,5 +1,6 @@
 //! Who asks.
 
+use std::collections::BTreeSet;
 use std::marker::PhantomData;
 
 use axum::extract::FromRequestParts;
@@ -18,6 +19,8 @@ pub struct Caller<S> {
     pub tenant: String,
     /// The name of the token.
     pub token: String,
+    /// What it is good for.
+    pub scopes: BTreeSet<Scope>,
     _scope: PhantomData<S>,
 }
 
@@ -85,6 +88,7 @@ impl<S: Needs> FromRequestParts<App> for Caller<S> {
         Ok(Self {
             tenant: token.tenant,
             token: token.name,
+            scopes: token.scopes,
             _scope: PhantomData,
         })
     }

@@ -43,5 +43,8 @@ pub async fn metrics(State(app): State<App>) -> Result<impl IntoResponse, Proble
     const KIND: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     let waiting = app.queue.depth().await;
     let waiting = waiting.map_err(|error| Problem::unavailable(error.to_string()))?;
-    Ok(([(header::CONTENT_TYPE, KIND)], app.metrics.text(waiting)))
+    Ok((
+        [(header::CONTENT_TYPE, KIND)],
+        app.metrics.text(waiting.by_target()),
+    ))
 }

@@ -36,6 +36,7 @@ use crate::metrics::Metrics;
 use crate::news::News;
 use crate::queue::Queue;
 use crate::scheduler::Scheduler;
+use crate::targets::Targets;
 use crate::tenants::Tenants;
 use crate::tokens::Tokens;
 use crate::{traces, web};
@@ -51,6 +52,8 @@ pub struct App {
     pub queue: Queue,
     /// What can be verified for.
     pub directory: Directory,
+    /// The targets of this process, if it has workers.
+    pub targets: Option<Targets>,
     /// How much tenants may ask for.
     pub tenants: Tenants,
     /// What is under way.
@@ -163,10 +166,12 @@ fn described(bounds: Bounds) -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(contents::report))
         .routes(routes!(contents::code))
         .routes(routes!(objects::put, objects::head))
-        .routes(routes!(targets::list))
-        .routes(routes!(targets::show))
+        .routes(routes!(targets::list, targets::add))
+        .routes(routes!(targets::show, targets::remove))
         .routes(routes!(targets::workers))
+        .routes(routes!(targets::queue))
         .routes(routes!(tokens::issue, tokens::list))
+        .routes(routes!(tokens::own))
         .routes(routes!(tokens::revoke))
         .routes(routes!(tenants::show, tenants::set_quota))
         .routes(routes!(audit::read))

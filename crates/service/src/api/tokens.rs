@@ -6,10 +6,10 @@ use axum::http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 
 use super::App;
-use super::caller::{Admin, Caller};
+use super::caller::{Admin, Caller, Read};
 use super::objects::digest;
 use super::problem::Problem;
-use super::views::{IssuedToken, TokenRequest, TokenView};
+use super::views::{CallerView, IssuedToken, TokenRequest, TokenView};
 use crate::audit::Action;
 use crate::tokens::{TenantName, Token};
 
@@ -76,6 +76,19 @@ pub async fn list(
             .map(|(id, token)| TokenView::of(*id, token))
             .collect(),
     ))
+}
+
+/// Who asks: what the token that is shown is good for.
+#[utoipa::path(
+    get, path = "/v1/token", tag = "tokens", security(("token" = ["read"])),
+    responses((status = 200, description = "It", body = CallerView))
+)]
+pub async fn own(caller: Caller<Read>) -> Json<CallerView> {
+    Json(CallerView {
+        name: caller.token,
+        tenant: caller.tenant,
+        scopes: caller.scopes,
+    })
 }
 
 /// Ends a token.

@@ -8,9 +8,10 @@ use utoipa::ToSchema;
 
 use crate::audit::{Action, Entry};
 use crate::digest::Digest;
-use crate::directory::{Announcement, Known};
+use crate::directory::{Heard, Known};
 use crate::job::{Ended, Job};
 use crate::news::Progress;
+use crate::targets::Unready;
 use crate::task::{Outcome, Program};
 use crate::tenants::Quota;
 use crate::tokens::{Scope, Token};
@@ -185,14 +186,54 @@ pub struct ObjectView {
 pub struct TargetView {
     /// What it is called.
     pub name: String,
-    /// The SHA-256 of all that verdicts and images depend on.
-    pub identity: String,
-    /// `uname -r` of the kernel that verifies.
-    pub release: String,
-    /// What processors it is for.
-    pub architecture: String,
-    /// The GNU build id of the kernel that devices run.
-    pub build_id: String,
+    /// Whether it can be verified for.
+    pub state: TargetState,
+    /// What is being done, while it is prepared.
+    pub step: Option<String>,
+    /// Why it could not be prepared, if it failed.
+    pub reason: Option<String>,
+    /// Once it is ready: the SHA-256 of all that verdicts and images depend on.
+    pub identity: Option<String>,
+    /// Once it is ready: `uname -r` of the kernel that verifies.
+    pub release: Option<String>,
+    /// Once it is ready: what processors it is for.
+    pub architecture: Option<String>,
+    /// Once it is ready: the GNU build id of the kernel that devices run.
+    pub build_id: Option<String>,
+}
+
+/// Whether a target can be verified for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum TargetState {
+    /// Not yet.
+    Preparing,
+    /// It can.
+    Ready,
+    /// It cannot.
+    Failed,
+}
+
+/// A target to add.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TargetRequest {
+    /// A kernel of Debian's: `debian:SERIES-FLAVOUR`, for the newest of a series, or `debian:RELEASE`.
+    pub source: String,
+    /// What to call it; if this is left out, its source without `debian:`.
+    pub name: Option<String>,
+    /// The CPU that devices have, by QEMU's name.
+    pub cpu: Option<String>,
+    /// arm64: whether devices start the kernel at exception level 2.
+    pub el2: Option<bool>,
+    /// What devices have on the kernel's command line, as far as verification depends on it.
+    pub command_line: Option<String>,
+    /// The most CPUs that a device may have.
+    pub max_cpus: Option<u32>,
+    /// What `preverify-load fingerprint --json` printed on the board that the target is for: the machine is made like that
+    /// board, and compared with it.
+    #[schema(value_type = Option<Object>)]
+    pub fingerprint: Option<serde_json::Value>,
 }
 
 /// A process that verifies.
@@ -200,10 +241,49 @@ pub struct TargetView {
 pub struct WorkerView {
     /// What it calls itself.
     pub name: String,
-    /// Verifications at the same time.
+    /// Tasks at the same time: verifications, and mergings of bundles.
     pub slots: usize,
+    /// Tasks at this time.
+    pub busy: usize,
     /// The names of the targets that it holds.
     pub targets: Vec<String>,
+    /// When it was last heard of. It says something every 2 s, and counts for 10 s.
+    pub heard: String,
+}
+
+/// What waits for workers, or has one.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct QueueView {
+    /// Tasks at the same time, of all workers.
+    pub slots: usize,
+    /// Tasks at this time.
+    pub busy: usize,
+    /// Tasks that wait for a worker or have one, by target.
+    pub targets: Vec<QueuedView>,
+}
+
+/// Tasks that wait for a worker or have one.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct QueuedView {
+    /// The name of their target; none for those that merge bundles, and for targets that nobody holds.
+    pub target: Option<String>,
+    /// The identity of the target; none for those that merge bundles.
+    pub identity: Option<String>,
+    /// How many, of all tenants.
+    pub tasks: usize,
+    /// How many of them the tenant who asks was the first to ask for.
+    pub own: usize,
+}
+
+/// Who asks.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct CallerView {
+    /// The name of the token that is shown.
+    pub name: String,
+    /// Whose it is.
+    pub tenant: String,
+    /// What it is good for.
+    pub scopes: BTreeSet<Scope>,
 }
 
 /// A token to make.
@@ -272,7 +352,7 @@ pub struct EntryView {
     pub token: String,
     /// What was done.
     pub action: Action,
-    /// With what: a job, a token, a bundle.
+    /// With what: a job, a token, a bundle, a target.
     pub subject: String,
     /// The hash of the entry before.
     pub previous: String,
@@ -370,21 +450,47 @@ impl From<Known> for TargetView {
     fn from(known: Known) -> Self {
         Self {
             name: known.name,
-            identity: known.identity,
-            release: known.release,
-            architecture: known.architecture,
-            build_id: known.build_id,
+            state: TargetState::Ready,
+            step: None,
+            reason: None,
+            identity: Some(known.identity),
+            release: Some(known.release),
+            architecture: Some(known.architecture),
+            build_id: Some(known.build_id),
         }
     }
 }
 
-impl From<Announcement> for WorkerView {
-    fn from(announcement: Announcement) -> Self {
-        let targets = announcement.targets.into_iter();
+impl TargetView {
+    /// One that is not ready.
+    pub fn unready(name: String, why: Unready) -> Self {
+        let (state, step, reason) = match why {
+            Unready::Preparing(step) => (TargetState::Preparing, Some(step), None),
+            Unready::Failed(reason) => (TargetState::Failed, None, Some(reason)),
+        };
         Self {
-            name: announcement.worker,
-            slots: announcement.slots,
+            name,
+            state,
+            step,
+            reason,
+            identity: None,
+            release: None,
+            architecture: None,
+            build_id: None,
+        }
+    }
+}
+
+impl From<Heard> for WorkerView {
+    fn from(heard: Heard) -> Self {
+        let said = heard.announcement;
+        let targets = said.targets.into_iter();
+        Self {
+            name: said.worker,
+            slots: said.slots,
+            busy: said.busy,
             targets: targets.map(|known| known.name).collect(),
+            heard: heard.at.to_string(),
         }
     }
 }

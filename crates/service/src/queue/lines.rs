@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use super::Ticket;
+use super::{Depth, Ticket};
 use crate::task::TaskId;
 
 /// The waiting tasks of one process. What is lost with it is queued again from the records.
@@ -27,6 +27,27 @@ struct Waiting {
     waiting: HashMap<String, VecDeque<Ticket>>,
     /// The tasks among them.
     tasks: HashSet<TaskId>,
+    /// How many were taken and have not ended, by target and tenant.
+    taken: HashMap<(Option<String>, String), usize>,
+}
+
+/// A task that was taken. With this, it ends.
+#[derive(Debug)]
+pub struct Taken {
+    lines: Lines,
+    line: (Option<String>, String),
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        let taken = &mut self.lines.lines().taken;
+        if let Some(count) = taken.get_mut(&self.line) {
+            *count -= 1;
+            if *count == 0 {
+                taken.remove(&self.line);
+            }
+        }
+    }
 }
 
 impl Lines {
@@ -38,28 +59,43 @@ impl Lines {
     }
 
     /// Waits for a task whose target a worker holds.
-    pub async fn take(&self, holds: impl Fn(&str) -> bool) -> Ticket {
+    pub async fn take(&self, holds: impl Fn(&str) -> bool) -> (Ticket, Taken) {
         loop {
             let pushed = self.shared.pushed.notified();
             tokio::pin!(pushed);
             // What comes between the look and the wait is not missed.
             pushed.as_mut().enable();
-            if let Some(ticket) = self.lines().take(&holds) {
-                return ticket;
+            if let Some(taken) = self.try_take(|target| target.is_none_or(&holds)) {
+                return taken;
             }
             pushed.await;
         }
     }
 
-    /// How many wait, by target; those without one are under an empty name.
-    pub fn depth(&self) -> HashMap<String, usize> {
-        let mut depth = HashMap::new();
-        for ticket in self.lines().waiting.values().flatten() {
-            *depth
-                .entry(ticket.target.clone().unwrap_or_default())
-                .or_default() += 1;
-        }
-        depth
+    /// Takes the next task for exactly this target, if there is one.
+    pub fn withdraw(&self, target: &str) -> Option<(Ticket, Taken)> {
+        self.try_take(|wanted| wanted == Some(target))
+    }
+
+    /// How many wait or were taken.
+    pub fn depth(&self) -> Depth {
+        let lines = self.lines();
+        let waiting = lines.waiting.values().flatten();
+        let waiting = waiting.map(|ticket| (line_of(ticket), 1));
+        let taken = lines
+            .taken
+            .iter()
+            .map(|(line, count)| (line.clone(), *count));
+        waiting.chain(taken).collect()
+    }
+
+    fn try_take(&self, can: impl Fn(Option<&str>) -> bool) -> Option<(Ticket, Taken)> {
+        let ticket = self.lines().take(&can)?;
+        let taken = Taken {
+            lines: self.clone(),
+            line: line_of(&ticket),
+        };
+        Some((ticket, taken))
     }
 
     fn lines(&self) -> MutexGuard<'_, Waiting> {
@@ -81,8 +117,8 @@ impl Waiting {
         line.push_back(ticket);
     }
 
-    fn take(&mut self, holds: &impl Fn(&str) -> bool) -> Option<Ticket> {
-        let can = |ticket: &Ticket| ticket.target.as_deref().is_none_or(holds);
+    fn take(&mut self, can: &impl Fn(Option<&str>) -> bool) -> Option<Ticket> {
+        let can = |ticket: &Ticket| can(ticket.target.as_deref());
         for turn in 0..self.turns.len() {
             let Some(line) = self.waiting.get_mut(&self.turns[turn]) else {
                 continue;
@@ -102,10 +138,15 @@ impl Waiting {
                     false => drop(self.waiting.remove(&tenant)),
                 }
             }
+            *self.taken.entry(line_of(&ticket)).or_default() += 1;
             return Some(ticket);
         }
         None
     }
+}
+
+fn line_of(ticket: &Ticket) -> (Option<String>, String) {
+    (ticket.target.clone(), ticket.tenant.clone())
 }
 
 #[cfg(test)]
@@ -124,7 +165,8 @@ mod tests {
     }
 
     fn names(queue: &Lines, holds: impl Fn(&str) -> bool) -> Vec<Ticket> {
-        std::iter::from_fn(|| queue.lines().take(&holds)).collect()
+        let take = || queue.try_take(|target| target.is_none_or(&holds));
+        std::iter::from_fn(take).map(|(ticket, _)| ticket).collect()
     }
 
     #[test]
@@ -152,10 +194,39 @@ mod tests {
         for ticket in [&x, &y, &any] {
             queue.push(ticket.clone());
         }
-        assert_eq!(queue.depth()["y"], 1);
+        assert_eq!(queue.depth().by_target()["y"], 1);
         assert_eq!(names(&queue, |target| target == "y"), [y, any]);
         assert_eq!(names(&queue, |_| false), []);
         assert_eq!(names(&queue, |_| true), [x]);
+    }
+
+    #[test]
+    fn what_was_taken_counts_until_it_has_ended() {
+        let queue = Lines::default();
+        let first = ticket("a", "1", Some("x"));
+        for ticket in [
+            &first,
+            &ticket("b", "2", Some("x")),
+            &ticket("a", "3", None),
+        ] {
+            queue.push(ticket.clone());
+        }
+        let (found, taken) = queue.withdraw("x").unwrap();
+        assert_eq!(found, first);
+        let depth = queue.depth();
+        assert_eq!(
+            depth.by_target(),
+            [("x".into(), 2), (String::new(), 1)].into()
+        );
+        assert_eq!(depth.of_tenant("a").by_target()["x"], 1);
+        drop(taken);
+        assert_eq!(queue.depth().by_target()["x"], 1);
+        assert!(queue.withdraw("y").is_none());
+        assert!(queue.withdraw("x").is_some());
+        assert!(
+            queue.withdraw("x").is_none(),
+            "what needs no target is for anybody"
+        );
     }
 
     #[tokio::test]
@@ -169,6 +240,6 @@ mod tests {
         queue.push(ticket("a", "1", Some("y")));
         tokio::task::yield_now().await;
         queue.push(ticket("a", "2", Some("x")));
-        assert_eq!(waiting.await.unwrap(), ticket("a", "2", Some("x")));
+        assert_eq!(waiting.await.unwrap().0, ticket("a", "2", Some("x")));
     }
 }

@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 pub use lines::Lines;
 pub use nats::Work;
 
+use lines::Taken;
+
 use crate::nats::NatsError;
 use crate::task::TaskId;
 use crate::traces::Origin;
@@ -46,7 +48,21 @@ pub struct Claim {
     pub ticket: Ticket,
     /// How many workers have taken it before, and were not heard of again.
     pub lost: u32,
-    delivery: Option<Delivery>,
+    delivery: Delivered,
+}
+
+/// How a task came.
+#[derive(Debug)]
+enum Delivered {
+    Here { _taken: Taken },
+    Elsewhere(Delivery),
+}
+
+/// How many tasks wait or are worked on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Depth {
+    /// By target, if they need one, and tenant.
+    lines: HashMap<(Option<String>, String), usize>,
 }
 
 impl Queue {
@@ -66,25 +82,22 @@ impl Queue {
         match self {
             Self::Lines(lines) => {
                 let holds = |target: &str| targets.iter().any(|held| held == target);
-                Claim {
-                    ticket: lines.take(holds).await,
-                    lost: 0,
-                    delivery: None,
-                }
+                Claim::here(lines.take(holds).await)
             }
-            Self::Work(work) => {
-                let (ticket, delivery) = work.take(targets).await;
-                Claim {
-                    ticket,
-                    lost: delivery.lost(),
-                    delivery: Some(delivery),
-                }
-            }
+            Self::Work(work) => Claim::elsewhere(work.take(targets).await),
         }
     }
 
-    /// How many wait or are worked on, by target; those without one are under an empty name.
-    pub async fn depth(&self) -> Result<HashMap<String, usize>, NatsError> {
+    /// Takes the next task for exactly this target, if one waits.
+    pub async fn withdraw(&self, target: &str) -> Result<Option<Claim>, NatsError> {
+        match self {
+            Self::Lines(lines) => Ok(lines.withdraw(target).map(Claim::here)),
+            Self::Work(work) => Ok(work.withdraw(target).await?.map(Claim::elsewhere)),
+        }
+    }
+
+    /// How many wait or are worked on.
+    pub async fn depth(&self) -> Result<Depth, NatsError> {
         match self {
             Self::Lines(lines) => Ok(lines.depth()),
             Self::Work(work) => work.depth().await,
@@ -96,8 +109,52 @@ impl Claim {
     /// It is done: nobody else gets it.
     pub async fn done(self) -> Result<(), NatsError> {
         match self.delivery {
-            None => Ok(()),
-            Some(delivery) => delivery.done().await,
+            Delivered::Here { .. } => Ok(()),
+            Delivered::Elsewhere(delivery) => delivery.done().await,
         }
+    }
+
+    fn here((ticket, taken): (Ticket, Taken)) -> Self {
+        Self {
+            ticket,
+            lost: 0,
+            delivery: Delivered::Here { _taken: taken },
+        }
+    }
+
+    fn elsewhere((ticket, delivery): (Ticket, Delivery)) -> Self {
+        Self {
+            ticket,
+            lost: delivery.lost(),
+            delivery: Delivered::Elsewhere(delivery),
+        }
+    }
+}
+
+impl Depth {
+    /// By target; what needs none is under an empty name.
+    pub fn by_target(&self) -> HashMap<String, usize> {
+        let mut depth = HashMap::new();
+        for ((target, _), count) in &self.lines {
+            *depth.entry(target.clone().unwrap_or_default()).or_default() += count;
+        }
+        depth
+    }
+
+    /// Those of one tenant.
+    pub fn of_tenant(&self, name: &str) -> Self {
+        let mut lines = self.lines.clone();
+        lines.retain(|(_, tenant), _| tenant == name);
+        Self { lines }
+    }
+}
+
+impl FromIterator<((Option<String>, String), usize)> for Depth {
+    fn from_iter<I: IntoIterator<Item = ((Option<String>, String), usize)>>(counts: I) -> Self {
+        let mut lines = HashMap::new();
+        for (line, count) in counts {
+            *lines.entry(line).or_default() += count;
+        }
+        Self { lines }
     }
 }

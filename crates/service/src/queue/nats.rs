@@ -18,7 +18,7 @@ use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tracing::{error, warn};
 
-use super::Ticket;
+use super::{Depth, Ticket};
 use crate::nats::{Nats, NatsError, SILENCE, subject};
 
 /// The place of a target in the subjects of tickets that need none.
@@ -133,20 +133,33 @@ impl Work {
             let Some(line) = lines.turns.pop_front() else {
                 break;
             };
-            let taken = self.take_from(&line, &mut lines.consumers).await;
+            let taken = self.ticket_from(&line, &mut lines.consumers).await;
             lines.turns.push_back(line);
-            if let Some(message) = taken? {
-                match serde_json::from_slice(&message.payload) {
-                    Ok(ticket) => return Ok(Some((ticket, Delivery::of(message)))),
-                    Err(error) => {
-                        warn!(%error, subject = %message.subject, "what is no ticket is thrown away");
-                        let thrown = message.ack_with(AckKind::Term).await;
-                        thrown.map_err(NatsError::of_any("throw a message away"))?;
-                    }
-                }
+            if let Some(taken) = taken? {
+                return Ok(Some(taken));
             }
         }
         Ok(None)
+    }
+
+    /// The next ticket of a line, if there is one.
+    async fn ticket_from(
+        &self,
+        line: &Line,
+        consumers: &mut HashMap<Line, PullConsumer>,
+    ) -> Result<Option<(Ticket, Delivery)>, NatsError> {
+        let Some(message) = self.take_from(line, consumers).await? else {
+            return Ok(None);
+        };
+        match serde_json::from_slice(&message.payload) {
+            Ok(ticket) => Ok(Some((ticket, Delivery::of(message)))),
+            Err(error) => {
+                warn!(%error, subject = %message.subject, "what is no ticket is thrown away");
+                let thrown = message.ack_with(AckKind::Term).await;
+                thrown.map_err(NatsError::of_any("throw a message away"))?;
+                Ok(None)
+            }
+        }
     }
 
     async fn take_from(
@@ -190,17 +203,24 @@ impl Work {
         Ok(lines.filter(held).collect())
     }
 
-    /// How many wait or are worked on, by target.
-    pub async fn depth(&self) -> Result<HashMap<String, usize>, NatsError> {
-        let mut depth = HashMap::new();
-        for (line, count) in self.subjects().await? {
-            let target = match line.target.as_str() {
-                ANY => String::new(),
-                target => target.to_owned(),
-            };
-            *depth.entry(target).or_default() += count;
+    /// How many wait or are worked on.
+    pub async fn depth(&self) -> Result<Depth, NatsError> {
+        let lines = self.subjects().await?.into_iter();
+        let of = |line: Line| ((line.target != ANY).then_some(line.target), line.tenant);
+        Ok(lines.map(|(line, count)| (of(line), count)).collect())
+    }
+
+    /// Takes the next ticket for exactly this target, if one waits.
+    pub async fn withdraw(&self, target: &str) -> Result<Option<(Ticket, Delivery)>, NatsError> {
+        let mut lines = self.lines.lock().await;
+        for (line, _) in self.subjects().await? {
+            if line.target == target
+                && let Some(taken) = self.ticket_from(&line, &mut lines.consumers).await?
+            {
+                return Ok(Some(taken));
+            }
         }
-        Ok(depth)
+        Ok(None)
     }
 
     async fn subjects(&self) -> Result<Vec<(Line, usize)>, NatsError> {

@@ -1,54 +1,8 @@
-// The page of the service: what the API says, shown. The token stays in this tab.
+// The pages of the service: what the API says, shown.
 
-const main = document.getElementById("main");
-const status = document.getElementById("status");
-const tokenField = document.getElementById("token");
-const TOKEN = "preverify-token";
-
-// What runs for the page that is shown ends with it.
-let shown = new AbortController();
-
-async function ask(path, options = {}) {
-  const token = sessionStorage.getItem(TOKEN);
-  const headers = token ? { authorization: `Bearer ${token}` } : {};
-  const answer = await fetch(path, { ...options, headers, signal: shown.signal });
-  if (answer.ok) return answer;
-  let detail = `${answer.status} ${answer.statusText}`;
-  try {
-    detail = (await answer.json()).detail ?? detail;
-  } catch {
-    // It is no problem details.
-  }
-  if (answer.status === 401) {
-    tokenField.focus();
-    if (!token) detail = "Enter a token first: whoever runs the service makes them.";
-  }
-  throw new Error(detail);
-}
-
-const json = async (path) => (await ask(path)).json();
-
-function say(text) {
-  status.textContent = text;
-}
-
-function element(name, properties = {}, ...children) {
-  const made = Object.assign(document.createElement(name), properties);
-  made.append(...children);
-  return made;
-}
-
-function show(page) {
-  main.replaceChildren(document.getElementById(`page-${page}`).content.cloneNode(true));
-}
-
-const find = (id) => main.querySelector(`#${id}`);
-const number = new Intl.NumberFormat("en");
-const time = (text) => new Date(text).toLocaleString();
-
-function state(word) {
-  return element("span", { className: `state ${word}`, textContent: word });
-}
+import { again, ask, attempt, download, element, find, follow, json, leave, number, row, say, show, state, table, time, tokenField, useToken } from "./page.js";
+import { showLog } from "./log.js";
+import { targetsPage } from "./targets.js";
 
 // Pages
 
@@ -90,7 +44,8 @@ async function submitPage() {
     });
     button.disabled = false;
   });
-  const targets = await json("/v1/targets");
+  const targets = (await json("/v1/targets")).filter((target) => target.state === "ready");
+  find("no-targets").hidden = targets.length > 0;
   find("targets").append(
     ...targets.map((target, index) =>
       element(
@@ -107,53 +62,59 @@ async function submitPage() {
 async function jobsPage() {
   show("jobs");
   const [rows, older] = ["rows", "older"].map(find);
-  let last = null;
-  const more = async () => {
-    const jobs = await json(`/v1/jobs?limit=50${last ? `&before=${last}` : ""}`);
-    for (const job of jobs) {
-      const link = element("a", { href: `#/jobs/${job.id}`, textContent: job.name });
-      const targets = job.targets.map((target) => target.target).join(", ");
-      rows.append(
-        element(
-          "tr",
-          {},
-          element("td", {}, link),
-          element("td", {}, state(job.state)),
-          element("td", { textContent: targets }),
-          element("td", { textContent: time(job.submitted) }),
-        ),
-      );
-      last = job.id;
-    }
-    older.hidden = jobs.length < 50;
+  const all = new Map();
+  const add = (jobs) => {
+    for (const job of jobs) all.set(job.id, job);
+    const focused = document.activeElement?.hash;
+    // The names of younger ones are greater.
+    const ids = [...all.keys()].sort().reverse();
+    rows.replaceChildren(...ids.map((id) => jobRow(all.get(id))));
+    if (focused) rows.querySelector(`a[href="${focused}"]`)?.focus();
+    find("no-jobs").hidden = all.size > 0;
   };
-  older.addEventListener("click", () => attempt(more));
-  await more();
+  older.addEventListener("click", () =>
+    attempt(async () => {
+      const oldest = [...all.keys()].sort()[0];
+      const jobs = await json(`/v1/jobs?limit=${JOBS}&before=${oldest}`);
+      add(jobs);
+      older.hidden = jobs.length < JOBS;
+    }),
+  );
+  await follow([`/v1/jobs?limit=${JOBS}`], ([jobs]) => {
+    if (all.size === 0) older.hidden = jobs.length < JOBS;
+    add(jobs);
+  });
 }
 
-async function targetsPage() {
-  show("targets");
-  const cells = (target) => [target.name, target.architecture, target.release, target.build_id];
-  for (const target of await json("/v1/targets")) {
-    find("rows").append(element("tr", {}, ...cells(target).map((textContent) => element("td", { textContent }))));
-  }
+const JOBS = 50;
+
+function jobRow(job) {
+  const link = element("a", { href: `#/jobs/${job.id}`, textContent: job.name });
+  return row(link, state(job.state), job.targets.map((target) => target.target).join(", "), time(job.submitted));
 }
 
 async function jobPage(id) {
   show("job");
   showJob(await json(`/v1/jobs/${id}`));
+  await again(() => watch(id));
+}
+
+// Shows a job as it goes on. Says whether it has ended.
+async function watch(id) {
   // An EventSource could not say who asks.
   const events = await ask(`/v1/jobs/${id}/events`);
   const reader = events.body.pipeThrough(new TextDecoderStream()).getReader();
-  let buffered = "";
+  let [buffered, ended] = ["", false];
   for (;;) {
     const { value, done } = await reader.read();
-    if (done) break;
+    if (done) return ended;
     buffered += value;
     const lines = buffered.split("\n");
     buffered = lines.pop();
-    for (const line of lines) {
-      if (line.startsWith("data:")) showJob(JSON.parse(line.slice(5)));
+    for (const line of lines.filter((line) => line.startsWith("data:"))) {
+      const job = JSON.parse(line.slice(5));
+      showJob(job);
+      ended = job.ended !== null;
     }
   }
 }
@@ -178,6 +139,7 @@ function showJob(job) {
     element("th", { scope: "col" }, target.target, element("br"), state(target.state), progress(target)),
   );
   find("heads").replaceChildren(element("tr", {}, element("th", { scope: "col", textContent: "Program" }), ...heads));
+  find("counted").hidden = !job.targets.some((target) => target.programs.length > 0);
   const names = [...new Set(job.targets.flatMap((target) => target.programs.map((program) => program.program)))];
   find("cells").replaceChildren(
     ...names.map((name) =>
@@ -230,27 +192,11 @@ function refusal(job, target) {
     element("pre", { tabIndex: 0, textContent: target.message }),
   ];
   if (target.has_log) {
-    const button = element("button", { textContent: "The verifier's whole log" });
+    const button = element("button", { textContent: "The verifier's log beside the source" });
     button.addEventListener("click", () => attempt(() => showLog(job, target.target)));
     parts.push(button);
   }
   return element("div", {}, ...parts);
-}
-
-async function showLog(job, target) {
-  const text = await (await ask(`/v1/jobs/${job.id}/targets/${encodeURIComponent(target)}/log`)).text();
-  const lines = text.split("\n");
-  // The instruction that the verifier objects to is the last that it looked at.
-  const here = lines.findLastIndex((line) => /^\d+: \(/.test(line));
-  const shownLines = lines.map((line, index) => {
-    const className = index === here ? "here" : line.startsWith("; ") ? "source" : "";
-    return element("span", { className, textContent: `${line}\n` });
-  });
-  find("log-name").textContent = `Log of ${target}`;
-  find("log-text").replaceChildren(...shownLines);
-  find("log").hidden = false;
-  shownLines[here]?.scrollIntoView({ block: "center" });
-  find("log-text").focus({ preventScroll: true });
 }
 
 async function showCode(job, target, program, image) {
@@ -324,33 +270,10 @@ async function showContents(job) {
   find("contents").scrollIntoView();
 }
 
-function table(heads, rows) {
-  const head = element("tr", {}, ...heads.map((textContent) => element("th", { scope: "col", textContent })));
-  const body = rows.map((row) => element("tr", {}, ...row.map((textContent) => element("td", { textContent }))));
-  const made = element("table", {}, element("thead", {}, head), element("tbody", {}, ...body));
-  return element("div", { className: "wide" }, made);
-}
-
-async function download(path, name) {
-  const url = URL.createObjectURL(await (await ask(path)).blob());
-  element("a", { href: url, download: name }).click();
-  URL.revokeObjectURL(url);
-}
-
 // From addresses to pages
 
-async function attempt(work) {
-  say("");
-  try {
-    await work();
-  } catch (error) {
-    if (error.name !== "AbortError") say(error.message);
-  }
-}
-
 function route() {
-  shown.abort();
-  shown = new AbortController();
+  leave();
   const [, section, id] = location.hash.split("/");
   for (const link of document.querySelectorAll("nav a")) {
     const current = link.hash === `#/${section ?? ""}` || (!section && link.hash === "#/");
@@ -366,7 +289,7 @@ function route() {
 
 document.getElementById("sign-in").addEventListener("submit", (event) => {
   event.preventDefault();
-  sessionStorage.setItem(TOKEN, tokenField.value.trim());
+  useToken(tokenField.value.trim());
   tokenField.value = "";
   say("The token is used in this tab.");
   route();

@@ -10,12 +10,27 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; c
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// The page's files, by path.
-const FILES: [(&str, &str, &str); 3] = [
+const FILES: [(&str, &str, &str); 6] = [
     ("/", "text/html; charset=utf-8", include_str!("index.html")),
     (
         "/app.js",
         "text/javascript; charset=utf-8",
         include_str!("app.js"),
+    ),
+    (
+        "/log.js",
+        "text/javascript; charset=utf-8",
+        include_str!("log.js"),
+    ),
+    (
+        "/page.js",
+        "text/javascript; charset=utf-8",
+        include_str!("page.js"),
+    ),
+    (
+        "/targets.js",
+        "text/javascript; charset=utf-8",
+        include_str!("targets.js"),
     ),
     (
         "/style.css",

@@ -1,0 +1,48 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0 OR MIT
+# Has a preverify service verify an object, and fetches the signed bundle. Needs curl and jq.
+#
+#   PREVERIFY_SERVER=https://verify.example PREVERIFY_TOKEN=pv_... verify.sh OBJECT BUNDLE TARGET...
+set -eu
+if [ $# -lt 3 ]; then
+    echo "usage: verify.sh OBJECT BUNDLE TARGET..." >&2
+    exit 2
+fi
+object=$1 bundle=$2
+shift 2
+for target; do
+    set -- "$@" -F "target=$target"
+    shift
+done
+
+# The token is on no command line, where other users would see it.
+ask() {
+    path=$1
+    shift
+    printf 'header = "Authorization: Bearer %s"\n' "$PREVERIFY_TOKEN" |
+        curl --config - --silent --show-error --fail-with-body "$@" "$PREVERIFY_SERVER$path"
+}
+
+# What is refused says why, as JSON.
+answer=$(ask /v1/jobs -F "object=@$object" "$@") || {
+    echo "$answer" | jq -r '.detail' >&2
+    exit 1
+}
+job=$(echo "$answer" | jq -r .id)
+echo "job $job"
+# The stream ends when the job does; if the connection is lost before, it is asked again.
+while [ "$(echo "$answer" | jq -r .state)" = running ]; do
+    ask "/v1/jobs/$job/events" --no-buffer |
+        sed -un 's/^data: *//p' |
+        jq --unbuffered -r '[.targets[] | "\(.target): \(.state) \(.step // "")"] | join(", ")' |
+        uniq
+    answer=$(ask "/v1/jobs/$job")
+    [ "$(echo "$answer" | jq -r .state)" != running ] || sleep 2
+done
+
+if [ "$(echo "$answer" | jq -r .state)" != accepted ]; then
+    echo "$answer" | jq -r '.targets[] | select(.message) | "\(.target): \(.message)"' >&2
+    exit 1
+fi
+ask "/v1/jobs/$job/bundle" -o "$bundle"
+echo "$bundle"
