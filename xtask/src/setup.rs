@@ -9,7 +9,7 @@ use crate::packages::{self, Installed, PackageError};
 use crate::run::run_command;
 
 /// What is needed, and what for.
-const NEEDED: [(&str, &str); 32] = [
+const NEEDED: [(&str, &str); 33] = [
     ("bc", "builds of kernel modules"),
     ("bison", "builds of kernel modules"),
     (
@@ -57,6 +57,7 @@ const NEEDED: [(&str, &str); 32] = [
     ("qemu-system-arm", "virtual machines of arm64 and arm"),
     ("qemu-system-x86", "virtual machines"),
     ("qemu-utils", "disks of virtual machines"),
+    ("softhsm2", "signing keys in tokens, in tests"),
     ("sparse", "static analysis of the kernel part"),
     ("xz-utils", "unpacking kernel sources"),
     ("zlib1g-dev", "libbpf and bpftool"),

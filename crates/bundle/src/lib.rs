@@ -34,6 +34,6 @@ pub use model::{
 pub use preverify_abi::manifest::{Field, Fingerprint};
 #[cfg(feature = "sign")]
 pub use signing::{
-    Algorithm, Certificate, CertificateError, CmsError, KeyError, KeyId, Signed, Signer,
+    Algorithm, Certificate, CertificateError, CmsError, KeyError, KeyId, RemoteKey, Signed, Signer,
     SignerError, VerifyError,
 };

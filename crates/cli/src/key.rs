@@ -10,6 +10,7 @@ use preverify_bundle::{Algorithm, Certificate, CertificateError, Signer, SignerE
 use sha2::{Digest, Sha256};
 
 use crate::output::{self, STRONG};
+use crate::signer::{self, OpenSignerError};
 
 /// How long a certificate is valid if nothing else is said.
 pub const USUAL_DAYS: u32 = 3650;
@@ -49,11 +50,34 @@ pub struct Generate {
     days: u32,
 }
 
-/// Show the certificates in a signer's or a certificate's file
+/// Show the certificates of a signer, or in a file
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  preverify key show signer.pem
+  preverify key show \\
+      'pkcs11:token=signing;object=preverify?module-path=/usr/lib/softhsm/libsofthsm2.so'
+
+The second is a key in a PKCS #11 token (a hardware security module, a smart card, SoftHSM), which it never leaves: RSA \
+with 2048, 3072 or 4096 bits, or ECDSA on the curve P-256. It signs something to show that it can. Its URI is that of \
+RFC 7512, in quotes since shells take `;` and `&` for themselves. Before `?` is what the key is called, as far as that \
+is needed to find one key only:
+
+token, serial, manufacturer, model, slot-id: of the token
+object, id: of the private key (CKA_LABEL, and CKA_ID as in id=%01%a2)
+
+After `?`, with `&` between them:
+
+module-path: the shared library that came with the token; it is loaded, so it must be one to trust
+pin-source: a file with the PIN. Without it, PREVERIFY_PKCS11_PIN in the environment is taken
+pin-value: the PIN, for all to see in the list of processes
+
+The certificate is taken from the token, where it has the CKA_ID of the key, or from the file that --certificate of \
+build, serve and worker names.")]
 pub struct Show {
-    /// A file as `preverify key generate` or openssl makes it (PEM or DER)
-    file: PathBuf,
+    /// A file as `preverify key generate` or openssl makes it (PEM or DER), or the URI of a key in a token
+    #[arg(value_name = "FILE|URI")]
+    signer: PathBuf,
 }
 
 /// Why a key could not be made or shown.
@@ -73,6 +97,9 @@ pub enum KeyCommandError {
     /// The key cannot be made.
     #[error(transparent)]
     Signer(#[from] SignerError),
+    /// The key in a token cannot be used.
+    #[error(transparent)]
+    Open(#[from] OpenSignerError),
     /// The file holds nothing to show.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
@@ -85,7 +112,7 @@ pub enum KeyCommandError {
 pub fn run(command: &Command) -> Result<(), KeyCommandError> {
     match command {
         Command::Generate(args) => generate(args),
-        Command::Show(args) => show(&args.file),
+        Command::Show(args) => show(&args.signer),
     }
 }
 
@@ -153,8 +180,11 @@ fn write_new(path: &Path, mode: u32, contents: &[u8]) -> Result<(), KeyCommandEr
         })
 }
 
-fn show(path: &Path) -> Result<(), KeyCommandError> {
-    let certificates = Certificate::open(path)?;
+fn show(signer: &Path) -> Result<(), KeyCommandError> {
+    let certificates = match signer::uri(signer) {
+        Some(_) => vec![signer::open(signer, None)?.certificate().clone()],
+        None => Certificate::open(signer)?,
+    };
     output::print(|out| {
         for certificate in &certificates {
             let (not_before, not_after) = certificate.validity();

@@ -10,6 +10,7 @@ mod key;
 mod output;
 mod serve;
 mod service;
+mod signer;
 mod steps;
 mod submit;
 mod target;

@@ -4,7 +4,7 @@ use std::env;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use preverify_bundle::{Algorithm, Signer, SignerError};
+use preverify_bundle::{Algorithm, Signer};
 use preverify_service::{
     Bounds, DATABASE, Options, Quota, ServeError, Service, Tls, TracesError, WorkerSetup,
     private_folder,
@@ -14,6 +14,7 @@ use tracing::info;
 
 use crate::daemon::{NatsArgs, WorkArgs, end, half_the_cpus};
 use crate::key;
+use crate::signer::{self, OpenSignerError};
 
 /// The signing key in the folder.
 pub const SIGNER: &str = "signer.pem";
@@ -60,9 +61,13 @@ pub struct Args {
     /// The folder with all that the service keeps [default: ~/.local/state/preverify]
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
-    /// The signer: a file that `preverify key generate` made [default: signer.pem in the folder, made if it is not there]
-    #[arg(long, value_name = "FILE")]
+    /// The signer: a file that `preverify key generate` made, or a key in a token (see `preverify key show --help`)
+    /// [default: signer.pem in the folder, made if it is not there]
+    #[arg(long, value_name = "FILE|URI")]
     key: Option<PathBuf>,
+    /// The file with the key's certificate, if that is not where the key is
+    #[arg(long, value_name = "FILE", requires = "key")]
+    certificate: Option<PathBuf>,
     /// Verifications at the same time; each has two machines [default: half as many as there are CPUs, or none with --nats]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(0..=1024))]
     workers: Option<u16>,
@@ -82,7 +87,7 @@ pub enum ServeCommandError {
     Target(#[from] TargetError),
     /// The key cannot be used.
     #[error(transparent)]
-    Sign(#[from] SignerError),
+    Sign(#[from] OpenSignerError),
     /// Nobody would verify.
     #[error("a service without workers needs --nats, where workers of other processes take from")]
     NoWorkers,
@@ -181,8 +186,8 @@ pub fn default_state() -> Option<PathBuf> {
 }
 
 fn signer(args: &Args, state: &Path) -> Result<Signer, ServeCommandError> {
-    if let Some(file) = &args.key {
-        return Ok(Signer::open(file)?);
+    if let Some(key) = &args.key {
+        return Ok(signer::open(key, args.certificate.as_deref())?);
     }
     let file = state.join(SIGNER);
     if !file.exists() {
@@ -199,5 +204,5 @@ fn signer(args: &Args, state: &Path) -> Result<Signer, ServeCommandError> {
         info!(certificate = %certificate.display(), "made a signing key; devices get its certificate");
         return Ok(signer);
     }
-    Ok(Signer::open(&file)?)
+    Ok(Signer::open(&file).map_err(OpenSignerError::from)?)
 }

@@ -1,13 +1,11 @@
 //! `preverify worker`: verify for a service of several processes.
 
-use std::path::PathBuf;
-
-use preverify_bundle::{Signer, SignerError};
 use preverify_service::{TracesError, WorkerSetup, WorkersError, work};
 use preverify_target::{Store, TargetError, default_cache};
 use tracing::info;
 
 use crate::daemon::{NatsArgs, WorkArgs, end, half_the_cpus};
+use crate::signer::{OpenSignerError, SignerArgs};
 
 /// Verify for a service of several processes, on any machine
 #[derive(clap::Args)]
@@ -25,9 +23,8 @@ pub struct Args {
     nats: NatsArgs,
     #[command(flatten)]
     work: WorkArgs,
-    /// The signer: a file that `preverify key generate` made
-    #[arg(long, value_name = "FILE")]
-    key: PathBuf,
+    #[command(flatten)]
+    signer: SignerArgs,
     /// Verifications at the same time; each has two machines [default: half as many as there are CPUs]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=1024))]
     slots: Option<u16>,
@@ -52,7 +49,7 @@ pub enum WorkerCommandError {
     Target(#[from] TargetError),
     /// The key cannot be used.
     #[error(transparent)]
-    Sign(#[from] SignerError),
+    Sign(#[from] OpenSignerError),
     /// The operating system refuses.
     #[error("the worker cannot be run: {0}")]
     System(#[from] std::io::Error),
@@ -63,7 +60,7 @@ pub fn run(args: &Args) -> Result<(), WorkerCommandError> {
     // It ends last, with what is told of the end.
     let _log = args.work.start_log()?;
     let nats = args.nats.options().ok_or(WorkerCommandError::NoServer)?;
-    let signer = Signer::open(&args.key)?;
+    let signer = args.signer.open()?;
     info!(signer = %signer, "signing");
     let store = Store::open(&default_cache()?)?;
     let setup = WorkerSetup {

@@ -8,6 +8,10 @@ mod cluster;
 mod page;
 mod running;
 mod shares;
+#[path = "../../../crates/pkcs11/tests/softhsm/mod.rs"]
+#[expect(dead_code, reason = "tests of the library need more of it")]
+mod softhsm;
 mod targets;
 mod tls;
+mod tokens;
 mod traces;

@@ -38,17 +38,18 @@ impl Running {
     /// With something else.
     pub fn start_with(lab: &Lab, state: &TempDir, change: impl FnOnce(&mut Options)) -> Self {
         let signer = signer().unwrap();
-        let store = Store::open(&default_cache().unwrap()).unwrap();
-        let workers = WorkerSetup {
-            store: &store,
-            targets: vec![lab.target.name().to_owned()],
-            signer: Signer::from_pem(&signer.to_pem().unwrap()).unwrap(),
-            slots: 1,
-            warm: 0,
-        };
+        let same = Signer::from_pem(&signer.to_pem().unwrap()).unwrap();
         let mut options = options(state, None);
         change(&mut options);
-        Self::run(options, Some(workers), signer)
+        let store = Store::open(&default_cache().unwrap()).unwrap();
+        Self::run(options, Some(workers(&store, lab, 1, same)), signer)
+    }
+
+    /// With a key of which there is no copy, and several verifications at the same time.
+    pub fn start_signing(lab: &Lab, state: &TempDir, open: impl Fn() -> Signer) -> Self {
+        let store = Store::open(&default_cache().unwrap()).unwrap();
+        let workers = workers(&store, lab, 2, open());
+        Self::run(options(state, None), Some(workers), open())
     }
 
     /// With all targets of a store, and so many verifiers that wait.
@@ -61,7 +62,7 @@ impl Running {
             slots: 1,
             warm,
         };
-        Self::run(options(state), Some(workers), signer)
+        Self::run(options(state, None), Some(workers), signer)
     }
 
     /// One that verifies nothing itself, with a server that others have, too. Its signer is for them.
@@ -204,7 +205,18 @@ impl Running {
 }
 
 /// What services are usually started with.
-pub fn options(state: &TempDir, nats: Option<NatsOptions>) -> Options {
+pub /// Workers for the target of a laboratory.
+fn workers<'a>(store: &'a Store, lab: &Lab, slots: usize, signer: Signer) -> WorkerSetup<'a> {
+    WorkerSetup {
+        store,
+        targets: vec![lab.target.name().to_owned()],
+        signer,
+        slots,
+        warm: 0,
+    }
+}
+
+fn options(state: &TempDir, nats: Option<NatsOptions>) -> Options {
     Options {
         state: state.path().to_owned(),
         listen: ([127, 0, 0, 1], 0).into(),

@@ -1,5 +1,6 @@
 //! Private and public keys of the kinds that kernels check signatures with.
 
+use std::error::Error;
 use std::fmt;
 use std::str::FromStr;
 
@@ -97,13 +98,19 @@ pub enum KeyError {
     Public(#[source] spki::Error),
     /// No key could be made.
     #[error("no key can be made")]
-    Generate(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Generate(#[source] Box<dyn Error + Send + Sync>),
     /// Nothing could be signed.
     #[error("the private key does not sign")]
     Sign(#[source] rsa::signature::Error),
 }
 
-/// What signs. All that it writes about itself in debug messages is its public half.
+/// A private key that stays where it is, as in a token: it is asked for signatures.
+pub trait RemoteKey: fmt::Debug + Send + Sync {
+    /// Signs the SHA-256 of a message as X.509 has it: RSA by PKCS #1, version 1.5; ECDSA's two numbers in DER.
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Box<dyn Error + Send + Sync>>;
+}
+
+/// What signs here. All that it writes about itself in debug messages is its public half.
 pub(super) enum PrivateKey {
     Rsa(pkcs1v15::SigningKey<Sha256>),
     EcdsaP256(ecdsa::SigningKey),

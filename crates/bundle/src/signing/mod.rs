@@ -13,6 +13,6 @@ mod verify;
 
 pub use certificate::{Certificate, CertificateError, KeyId};
 pub use cms::CmsError;
-pub use key::{Algorithm, KeyError};
+pub use key::{Algorithm, KeyError, RemoteKey};
 pub use signer::{Signer, SignerError};
 pub use verify::{Signed, VerifyError};

@@ -1,5 +1,6 @@
 //! Who signs: a private key and the certificate that tells others about it.
 
+use std::error::Error;
 use std::fmt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -24,7 +25,7 @@ use x509_cert::spki::SubjectPublicKeyInfoRef;
 use x509_cert::time::{Time, Validity};
 
 use super::certificate::{Certificate, CertificateError};
-use super::key::{Algorithm, KeyError, PrivateKey};
+use super::key::{Algorithm, KeyError, PrivateKey, RemoteKey};
 use super::{cms, pem};
 use crate::Bundle;
 
@@ -33,11 +34,21 @@ const SUBJECT_MAX_CHARACTERS: usize = 64;
 
 const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
 
+/// What a remote key signs to show which certificate is its own. No manifest begins like that.
+const QUESTION: &[u8] = b"preverify: which certificate is this key's?";
+
 /// A private key and its certificate.
 #[derive(Debug)]
 pub struct Signer {
-    key: PrivateKey,
+    key: Key,
     certificate: Certificate,
+}
+
+/// Where the private key is.
+#[derive(Debug)]
+enum Key {
+    Here(Box<PrivateKey>),
+    Remote(Box<dyn RemoteKey>),
 }
 
 impl Signer {
@@ -53,8 +64,10 @@ impl Signer {
         let validity = from_now(validity).ok_or(SignerError::Validity)?;
         let key = PrivateKey::generate(algorithm)?;
         let certificate = self_signed(&key, name, validity).map_err(SignerError::Issue)?;
-        let certificate = Certificate::try_from(certificate)?;
-        Ok(Self { key, certificate })
+        Ok(Self {
+            key: Key::Here(key.into()),
+            certificate: Certificate::try_from(certificate)?,
+        })
     }
 
     /// Reads a file with a private key and its certificate (PEM), as [`Signer::to_pem`] makes it.
@@ -81,12 +94,35 @@ impl Signer {
             .into_iter()
             .find(|certificate| *certificate.key() == public)
             .ok_or(SignerError::OtherCertificate)?;
-        Ok(Self { key, certificate })
+        Ok(Self {
+            key: Key::Here(key.into()),
+            certificate,
+        })
+    }
+
+    /// Takes a key that stays elsewhere. It signs something at once: whether it can, and which certificate is its own, is
+    /// known before anything depends on it.
+    pub fn remote(
+        key: Box<dyn RemoteKey>,
+        certificates: Vec<Certificate>,
+    ) -> Result<Self, SignerError> {
+        let answer = key.sign(QUESTION).map_err(SignerError::Remote)?;
+        let certificate = certificates
+            .into_iter()
+            .find(|certificate| certificate.key().accepts(QUESTION, &answer))
+            .ok_or(SignerError::OtherCertificate)?;
+        Ok(Self {
+            key: Key::Remote(key),
+            certificate,
+        })
     }
 
     /// The private key and the certificate. Whoever reads this can sign.
     pub fn to_pem(&self) -> Result<Zeroizing<String>, SignerError> {
-        let mut text = self.key.to_pem()?;
+        let mut text = match &self.key {
+            Key::Here(key) => key.to_pem()?,
+            Key::Remote(_) => return Err(SignerError::Stays),
+        };
         text.push_str(self.certificate.to_pem());
         Ok(text)
     }
@@ -97,10 +133,21 @@ impl Signer {
     }
 
     /// A detached CMS signature (DER) over `message`. The same message and signer always give the
-    /// same signature.
+    /// same signature, unless the key is a remote one for ECDSA.
     pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, SignerError> {
-        let signature = self.key.sign(message)?;
-        let scheme = self.certificate.key().scheme();
+        let public = self.certificate.key();
+        let signature = match &self.key {
+            Key::Here(key) => key.sign(message)?,
+            Key::Remote(key) => {
+                let signature = key.sign(message).map_err(SignerError::Remote)?;
+                // What is done elsewhere is not believed.
+                if !public.accepts(message, &signature) {
+                    return Err(SignerError::Wrong(self.to_string()));
+                }
+                signature
+            }
+        };
+        let scheme = public.scheme();
         cms::encode(self.certificate.key_id(), scheme, &signature).map_err(SignerError::Encode)
     }
 }
@@ -144,6 +191,15 @@ pub enum SignerError {
     /// No usable private key.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// A remote key does not sign.
+    #[error(transparent)]
+    Remote(Box<dyn Error + Send + Sync>),
+    /// A remote key has signed something else, or is another one now.
+    #[error("what the key made is no signature by {0}: it is another key now, or its token fails")]
+    Wrong(String),
+    /// A remote key does not come here.
+    #[error("the private key cannot be written to a file: it stays where it is")]
+    Stays,
     /// No usable certificate.
     #[error(transparent)]
     Certificate(#[from] CertificateError),

@@ -8,11 +8,12 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use preverify_bundle::{Signer, SignerError, WriteError};
+use preverify_bundle::{SignerError, WriteError};
 use preverify_pipeline::{BuildError, Limits, Object, Verified};
 use preverify_target::{Store, Target, TargetError, default_cache};
 
 use crate::inputs::{InputArgs, InputsArgsError};
+use crate::signer::{OpenSignerError, SignerArgs};
 use crate::steps::Progress;
 use report::Written;
 pub use report::program_line;
@@ -25,6 +26,8 @@ Examples:
   preverify build trace.bpf.o --target board --key signer.pem -o trace.pvb \\
       --set min_us=500 --attach-target on_unlink=do_unlinkat
   preverify build xdp.bpf.o --target board --target board-next --target gateway --key signer.pem -o xdp.pvb
+  preverify build xdp.bpf.o --target board -o xdp.pvb \\
+      --key 'pkcs11:token=signing;object=preverify?module-path=/usr/lib/softhsm/libsofthsm2.so'
 
 A bundle for several targets is one file for all of these devices: each takes its own part and reads nothing else. \
 Targets may be of different architectures. A device that several of them fit takes the first. If one of them \
@@ -57,9 +60,8 @@ pub struct Args {
     /// A target: a name that `preverify target list` shows; can be given again
     #[arg(long = "target", value_name = "NAME", required = true)]
     targets: Vec<String>,
-    /// The signer: a file that `preverify key generate` made
-    #[arg(long, value_name = "FILE")]
-    key: PathBuf,
+    #[command(flatten)]
+    signer: SignerArgs,
     /// Where the bundle goes
     #[arg(long, short, value_name = "FILE")]
     output: PathBuf,
@@ -86,6 +88,9 @@ pub enum BuildCommandError {
     #[error(transparent)]
     Target(#[from] TargetError),
     /// The key cannot be used.
+    #[error(transparent)]
+    Key(#[from] OpenSignerError),
+    /// It does not sign.
     #[error(transparent)]
     Sign(#[from] SignerError),
     /// The same target twice, under one name or two.
@@ -162,7 +167,7 @@ impl fmt::Display for Refusal {
 /// Builds a bundle.
 pub fn run(args: &Args) -> Result<(), BuildCommandError> {
     // What can fail at once fails before the long work.
-    let signer = Signer::open(&args.key)?;
+    let signer = args.signer.open()?;
     let mut object = Object::read(&args.object).map_err(|source| BuildCommandError::Read {
         path: args.object.clone(),
         source,
