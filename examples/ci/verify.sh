@@ -23,25 +23,30 @@ ask() {
         curl --config - --silent --show-error --fail-with-body "$@" "$PREVERIFY_SERVER$path"
 }
 
+# Something of the last answer. (echo would read what is escaped in it.)
+of() {
+    printf '%s\n' "$answer" | jq -r "$1"
+}
+
 # What is refused says why, as JSON.
 answer=$(ask /v1/jobs -F "object=@$object" "$@") || {
-    echo "$answer" | jq -r '.detail' >&2
+    of .detail >&2
     exit 1
 }
-job=$(echo "$answer" | jq -r .id)
+job=$(of .id)
 echo "job $job"
 # The stream ends when the job does; if the connection is lost before, it is asked again.
-while [ "$(echo "$answer" | jq -r .state)" = running ]; do
+while [ "$(of .state)" = running ]; do
     ask "/v1/jobs/$job/events" --no-buffer |
         sed -un 's/^data: *//p' |
         jq --unbuffered -r '[.targets[] | "\(.target): \(.state) \(.step // "")"] | join(", ")' |
         uniq
     answer=$(ask "/v1/jobs/$job")
-    [ "$(echo "$answer" | jq -r .state)" != running ] || sleep 2
+    [ "$(of .state)" != running ] || sleep 2
 done
 
-if [ "$(echo "$answer" | jq -r .state)" != accepted ]; then
-    echo "$answer" | jq -r '.targets[] | select(.message) | "\(.target): \(.message)"' >&2
+if [ "$(of .state)" != accepted ]; then
+    of '(.reason // empty), (.targets[] | select(.message) | "\(.target): \(.message)")' >&2
     exit 1
 fi
 ask "/v1/jobs/$job/bundle" -o "$bundle"

@@ -229,8 +229,12 @@ impl Targets {
         if !self.takes(name) || !self.shared.store.stamps()?.contains_key(name) {
             return Err(RemoveError::Unknown(name.to_owned()));
         }
-        if !self.shared.store.try_remove(name)? {
-            return Err(RemoveError::Busy(name.to_owned()));
+        match self.shared.store.try_remove(name) {
+            Ok(true) => {}
+            Ok(false) => return Err(RemoveError::Busy(name.to_owned())),
+            // Somebody was faster.
+            Err(TargetError::Unknown { .. }) => return Err(RemoveError::Unknown(name.to_owned())),
+            Err(error) => return Err(error.into()),
         }
         // Who looks at this time may still take it up; then it goes with the next look.
         self.let_go(|held| held == name);

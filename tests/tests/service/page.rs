@@ -68,7 +68,7 @@ fn people_submit_and_see_what_comes_of_it() {
     for (place, words) in [
         ("#log-text .here", "r1 = *(u8 *)(r1 +14)"),
         ("#log-text .words", "invalid access to packet"),
-        ("#log-source .here .place", "14"),
+        ("#log-source .here .place", "13"),
         (
             "#log-source .here code",
             "return data[14] == 0x45 ? XDP_PASS : XDP_DROP;",
