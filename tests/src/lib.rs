@@ -7,6 +7,7 @@
 
 mod device;
 mod dump;
+mod hostile;
 mod lab;
 mod nats;
 mod processes;
@@ -15,11 +16,12 @@ mod subject;
 
 pub use device::{BUSYBOX, Device, DeviceError, LOADER, PROBE, on_packet, pinned};
 pub use dump::{Entry, Event, events, number};
+pub use hostile::{Damage, Damaged, Vandal};
 pub use lab::{
     BINARIES_VARIABLE, COMPILER_KERNEL_VARIABLE, DEVICE_KERNEL_VARIABLE, KERNELS_ARCH_VARIABLE,
     Lab, LabError, OBJECTS_VARIABLE, TARGET, file, object, signer, target, target_on,
 };
 pub use nats::NatsServers;
 pub use preverify_target::AGENT_VARIABLE;
-pub use processes::{is_running, machines_of, peak_memory};
+pub use processes::{is_running, machines_of, memory, peak_memory};
 pub use subject::{Subject, assert_reason, assert_refused, image, is_refused, refusal};

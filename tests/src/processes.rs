@@ -30,10 +30,17 @@ pub fn is_running(process: u32) -> bool {
 
 /// The most memory that a running process has had, in KiB.
 pub fn peak_memory(process: u32) -> Option<u64> {
+    kibibytes(process, "VmHWM:")
+}
+
+/// The memory that a running process has, in KiB.
+pub fn memory(process: u32) -> Option<u64> {
+    kibibytes(process, "VmRSS:")
+}
+
+fn kibibytes(process: u32, field: &str) -> Option<u64> {
     let status = status(process)?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
     line.trim().trim_end_matches(" kB").parse().ok()
 }
 

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use preverify_bundle::{Bundle, FormatError};
-use serde_json::Value;
+use serde_json::{Value, json};
 use ureq::Agent;
 use ureq::unversioned::multipart::{Form, Part};
 
@@ -145,6 +145,31 @@ impl Drop for Process {
     }
 }
 
+/// Starts a service on a port of the loopback device that is free, and waits until it listens; returns a client with its
+/// first token. `more` says how it shall serve.
+pub fn serve(
+    preverify: &Path,
+    state: &Path,
+    log: &Path,
+    more: &[&str],
+) -> Result<(Process, Client), ServiceError> {
+    let mut command = Command::new(preverify);
+    command
+        .args(["serve", "--listen", "127.0.0.1:0", "--state"])
+        .arg(state)
+        .args(more);
+    let mut service = Process::start(&mut command, log)?;
+    let url = service.until(|| listening(&fs::read_to_string(log).ok()?))?;
+    let token = fs::read_to_string(state.join("admin.token"))?;
+    Ok((service, Client::new(url, token.trim())))
+}
+
+/// Where a service listens, by its log.
+pub fn listening(log: &str) -> Option<String> {
+    let (_, rest) = log.split_once("listening on ")?;
+    Some(rest.split_whitespace().next()?.to_owned())
+}
+
 /// Whoever asks a service.
 #[derive(Clone, Debug)]
 pub struct Client {
@@ -169,38 +194,38 @@ impl Client {
         }
     }
 
-    /// Submits an object's file.
-    pub fn submit(&self, name: &str, elf: &[u8], targets: &[&str]) -> Result<Value, ServiceError> {
-        self.submit_with(name, elf, "", targets)
-    }
-
-    /// Submits an object's file, and what its user space would set, as TOML.
-    pub fn submit_with(
+    /// Submits an object's file, with more fields of the form: each target, at least.
+    pub fn submit<'a>(
         &self,
-        name: &str,
-        elf: &[u8],
-        inputs: &str,
-        targets: &[&str],
+        name: &'a str,
+        elf: &'a [u8],
+        fields: &[(&'a str, &'a str)],
     ) -> Result<Value, ServiceError> {
-        let file = format!("{name}.bpf.o");
-        let form = Form::new().part("object", Part::bytes(elf).file_name(&file));
-        self.post(form.text("inputs", inputs), targets)
+        let object = Part::bytes(elf).file_name("x.bpf.o");
+        self.post_form(
+            Form::new().part("object", object).text("name", name),
+            fields,
+        )
     }
 
     /// Submits an object that the service has.
-    pub fn submit_known(
+    pub fn submit_known<'a>(
         &self,
-        name: &str,
-        sha256: &str,
-        targets: &[&str],
+        name: &'a str,
+        sha256: &'a str,
+        fields: &[(&'a str, &'a str)],
     ) -> Result<Value, ServiceError> {
-        let form = Form::new().text("object_sha256", sha256).text("name", name);
-        self.post(form, targets)
+        let form = Form::new().text("object_sha256", sha256);
+        self.post_form(form.text("name", name), fields)
     }
 
-    fn post<'a>(&self, mut form: Form<'a>, targets: &[&'a str]) -> Result<Value, ServiceError> {
-        for target in targets {
-            form = form.text("target", target);
+    fn post_form<'a>(
+        &self,
+        mut form: Form<'a>,
+        fields: &[(&'a str, &'a str)],
+    ) -> Result<Value, ServiceError> {
+        for (field, text) in fields {
+            form = form.text(field, text);
         }
         let path = "/v1/jobs";
         let request = self.agent.post(self.at(path));
@@ -239,6 +264,21 @@ impl Client {
     pub fn get(&self, path: &str) -> Result<Vec<u8>, ServiceError> {
         let request = self.agent.get(self.at(path));
         expect(path, request.header("authorization", self.bearer()).call())
+    }
+
+    /// A client of another tenant, by a token that this one has made.
+    pub fn of_tenant(&self, tenant: &str) -> Result<Self, ServiceError> {
+        let wanted = json!({ "name": tenant, "tenant": tenant, "scopes": ["submit", "read"] });
+        let path = "/v1/tokens";
+        let request = self.agent.post(self.at(path));
+        let request = request.header("authorization", self.bearer());
+        let request = request.header("content-type", "application/json");
+        let issued: Value =
+            serde_json::from_slice(&expect(path, request.send(wanted.to_string()))?)?;
+        Ok(Self {
+            token: issued["token"].as_str().unwrap_or_default().to_owned(),
+            ..self.clone()
+        })
     }
 
     /// Writes something.

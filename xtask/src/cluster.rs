@@ -11,8 +11,8 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use preverify_lab::service::{Client, Process};
-use preverify_lab::{NatsServers, TARGET, machines_of};
+use preverify_lab::service::{Client, Process, listening};
+use preverify_lab::{NatsServers, machines_of};
 use serde_json::{Value, json};
 
 use crate::run::run_command;
@@ -37,6 +37,7 @@ pub struct Cluster {
     /// How many there are.
     pub plan: Plan,
     preverify: PathBuf,
+    target: String,
     folder: PathBuf,
     /// What is between the last worker and all else, if it can be cut off.
     network: Option<Network>,
@@ -52,22 +53,29 @@ pub struct Cluster {
 impl Cluster {
     /// Starts all on the loopback device, and waits until they work. All that they keep and say goes to a folder, which is
     /// made anew.
-    pub fn start(plan: Plan, preverify: &Path, folder: &Path) -> Result<Self, Box<dyn Error>> {
-        Self::start_in(plan, preverify, folder, None)
+    pub fn start(
+        plan: Plan,
+        preverify: &Path,
+        target: &str,
+        folder: &Path,
+    ) -> Result<Self, Box<dyn Error>> {
+        Self::start_in(plan, preverify, target, folder, None)
     }
 
     /// The same with a last worker that can be cut off from all others.
     pub fn start_with_cable(
         plan: Plan,
         preverify: &Path,
+        target: &str,
         folder: &Path,
     ) -> Result<Self, Box<dyn Error>> {
-        Self::start_in(plan, preverify, folder, Some(Network::new()?))
+        Self::start_in(plan, preverify, target, folder, Some(Network::new()?))
     }
 
     fn start_in(
         plan: Plan,
         preverify: &Path,
+        target: &str,
         folder: &Path,
         network: Option<Network>,
     ) -> Result<Self, Box<dyn Error>> {
@@ -85,6 +93,7 @@ impl Cluster {
             plan,
             nats: NatsServers::start(plan.nats, address, folder)?,
             preverify: preverify.to_owned(),
+            target: target.to_owned(),
             folder: folder.to_owned(),
             network,
             apis: Vec::new(),
@@ -122,11 +131,8 @@ impl Cluster {
             .arg(self.state(api));
         self.share(&mut command);
         let mut process = Process::start(&mut command, &log)?;
-        self.addresses[api] = process.until(|| {
-            let text = fs::read_to_string(&log).ok()?;
-            let (_, rest) = text.get(before..)?.split_once("listening on http://")?;
-            Some(rest.split_whitespace().next()?.to_owned())
-        })?;
+        let url = process.until(|| listening(fs::read_to_string(&log).ok()?.get(before..)?))?;
+        self.addresses[api] = url.trim_start_matches("http://").to_owned();
         self.apis[api] = Some(process);
         Ok(())
     }
@@ -141,7 +147,7 @@ impl Cluster {
         };
         command
             .args(["worker", "--slots", "1", "--warm", "1"])
-            .args(["--target", TARGET, "--key"])
+            .args(["--target", &self.target, "--key"])
             .arg(self.folder.join("signer.pem"));
         self.share(&mut command);
         self.workers[worker] = Some(Process::start(&mut command, &self.worker_log(worker))?);
@@ -218,6 +224,11 @@ impl Cluster {
             self.start_worker(worker)?;
         }
         Ok(())
+    }
+
+    /// The name of the target that all workers verify for.
+    pub fn target(&self) -> &str {
+        &self.target
     }
 
     /// A client of each process with the API.

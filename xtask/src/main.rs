@@ -115,6 +115,8 @@ enum Soak {
     /// A service of many processes, which are killed, stopped and cut off while it works (as root: it makes a network
     /// namespace).
     Cluster(soak::ClusterArgs),
+    /// Sends damaged objects, and says what became of them, of the service, and of another tenant meanwhile.
+    Hostile(soak::HostileArgs),
 }
 
 #[derive(Subcommand)]
@@ -152,6 +154,7 @@ fn main() -> ExitCode {
         Command::Bench(Bench::Limits) => bench::limits(),
         Command::Bench(Bench::Size(args)) => bench::size(args.arch),
         Command::Soak(Soak::Cluster(args)) => soak::cluster(&args),
+        Command::Soak(Soak::Hostile(args)) => soak::hostile(&args),
         Command::Kernel { role, arch } => linux::kernel(role, arch.arch),
         Command::Patches { out } => linux::patches(&out),
         Command::Test { kernels: None } => test::test(),

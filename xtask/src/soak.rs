@@ -2,5 +2,7 @@
 
 mod cluster;
 mod faults;
+mod hostile;
 
 pub use cluster::{ClusterArgs, cluster};
+pub use hostile::{HostileArgs, hostile};

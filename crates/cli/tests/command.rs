@@ -7,7 +7,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use preverify_abi::image::{Conclusions, Extable, Poke};
@@ -395,7 +395,7 @@ fn a_service_that_has_lost_its_key_does_not_make_another() {
     fs::write(folder.path("state/state.db"), "").unwrap();
     let complaint = folder.fail(&["serve", "--state", "state"]);
     assert!(complaint.contains("put back the key"), "{complaint}");
-    assert!(!Path::new(&folder.path("state/signer.pem")).exists());
+    assert!(!fs::exists(folder.path("state/signer.pem")).unwrap());
     let complaint = folder.fail(&["service", "backup", "--state", "nowhere", "--out", "x.tar"]);
     assert!(complaint.contains("nowhere has no state.db"), "{complaint}");
     let complaint = folder.fail(&["service", "restore", "other.pem", "--state", "new"]);

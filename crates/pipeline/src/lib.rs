@@ -1,6 +1,6 @@
 //! From an object and a target to a bundle: the way of the data, on the host.
 //!
-//! - [`Object`]: an ELF file, and what its own user space would set ([`inputs`]).
+//! - [`Object`]: an ELF file ([`elf`]), and what its own user space would set ([`inputs`]).
 //! - [`Verifier`]: two boots of a target's kernel, in which objects are loaded and exported.
 //! - [`Verified`]: an accepted object, its images discovered and proved; it becomes a target of a
 //!   bundle.
@@ -13,6 +13,7 @@
 
 mod assemble;
 pub mod diagnosis;
+pub mod elf;
 mod error;
 pub mod evidence;
 mod images;

@@ -8,6 +8,8 @@ use object::{Object as _, ObjectSection, ObjectSymbol, RelocationTarget, Section
 use preverify_protocol::{Inputs, Share};
 use sha2::{Digest, Sha256};
 
+use crate::elf;
+
 /// A BPF object, and what is set between its opening and its loading.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Object {
@@ -22,11 +24,13 @@ pub struct Object {
 }
 
 impl Object {
-    /// Reads an object from a file, with no inputs.
+    /// Reads an object from a file, with no inputs. A file that libbpf could not open is an error, too.
     pub fn read(path: &Path) -> io::Result<Self> {
+        let elf = fs::read(path)?;
+        elf::check(&elf).map_err(|flaw| io::Error::new(io::ErrorKind::InvalidData, flaw))?;
         Ok(Self {
             name: object_name(&path.file_name().unwrap_or_default().to_string_lossy()),
-            elf: fs::read(path)?,
+            elf,
             inputs: Inputs::default(),
             share: None,
         })

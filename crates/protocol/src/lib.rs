@@ -144,6 +144,7 @@ pub struct LoadRequest {
 /// One of several parts of an object's programs, which are verified apart from each other: so an object with many programs
 /// can be verified by several machines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Share {
     /// Which part, counted from zero.
     pub number: u32,

@@ -121,6 +121,7 @@ mod tests {
                 object: Digest::of(name.as_bytes()),
                 inputs: Inputs::default(),
                 limits: Limits::default(),
+                shares: 1,
                 targets: targets.iter().map(named).collect(),
             };
             scheduler.submit(submission).await.unwrap()

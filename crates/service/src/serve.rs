@@ -7,7 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use axum_server::tls_rustls::{RustlsConfig, from_tcp_rustls};
+use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use axum_server::{Handle, Server, from_tcp};
 use futures_util::future::Either;
 use jiff::Timestamp;
@@ -18,6 +18,7 @@ use tracing::{info, warn};
 
 use crate::api::{App, Bounds, router};
 use crate::audit::Audit;
+use crate::connections::Connections;
 use crate::directory::Directory;
 use crate::metrics::Metrics;
 use crate::nats::{Nats, NatsError, NatsOptions};
@@ -30,9 +31,6 @@ use crate::tenants::Quota;
 use crate::tls::{Tls, TlsError};
 use crate::tokens::{Scope, Token, Tokens};
 use crate::workers::{WorkerSetup, Workers, WorkersError};
-
-/// How long a client may take from its connection to the end of its first request's head.
-const FIRST_REQUEST: Duration = Duration::from_secs(30);
 
 /// How often a process looks for what others have left undone.
 const SWEEP: Duration = Duration::from_secs(20);
@@ -270,14 +268,14 @@ impl Service {
             }
         });
         let pages = router(app).into_make_service();
+        let connections = Connections::new(options.bounds.connections);
+        let server = from_tcp(listener).map_err(ServeError::Server)?;
+        let server = bounded(server, handle, options.bounds.head);
         let serving = match tls {
-            None => {
-                let server = from_tcp(listener).map_err(ServeError::Server)?;
-                Either::Left(bounded(server, handle).serve(pages))
-            }
+            None => Either::Left(server.acceptor(connections).serve(pages)),
             Some(tls) => {
-                let server = from_tcp_rustls(listener, tls).map_err(ServeError::Server)?;
-                Either::Right(bounded(server, handle).serve(pages))
+                let acceptor = RustlsAcceptor::new(tls).acceptor(connections);
+                Either::Right(server.acceptor(acceptor).serve(pages))
             }
         };
         let all = async {
@@ -314,8 +312,15 @@ async fn keep_up(app: App) {
 }
 
 /// A server that waits for no client for ever, and ends by a handle.
-fn bounded<A>(server: Server<SocketAddr, A>, handle: Handle<SocketAddr>) -> Server<SocketAddr, A> {
-    server.handle(handle).first_request_timeout(FIRST_REQUEST)
+fn bounded(
+    server: Server<SocketAddr>,
+    handle: Handle<SocketAddr>,
+    head: Duration,
+) -> Server<SocketAddr> {
+    let mut server = server.handle(handle).first_request_timeout(head);
+    // Between requests, too.
+    server.http_builder().http1().header_read_timeout(head);
+    server
 }
 
 fn at<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> ServeError + 'a {

@@ -8,10 +8,14 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use utoipa::ToSchema;
 
 use crate::job::JobId;
 use crate::records::{RecordError, Records};
+
+/// How many objects of a tenant are read at the same time: each has its place in memory meanwhile, and clients may be slow.
+const READ_AT_ONCE: usize = 8;
 
 /// How much a tenant may ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -82,6 +86,8 @@ pub struct Tenants {
 #[derive(Debug)]
 struct Busy {
     open: HashSet<JobId>,
+    /// Room for objects that are being read.
+    room: Arc<Semaphore>,
     /// Jobs that may come at once: it fills up with time.
     allowance: f64,
     filled: Instant,
@@ -139,6 +145,16 @@ impl Tenants {
             return Ok(Err(Exceeded::OpenJobs(quota.open_jobs)));
         }
         Ok(busy.take(quota.jobs_per_minute, now))
+    }
+
+    /// Waits until there is room for another object of a tenant. It is taken until the permit goes.
+    pub async fn room(&self, tenant: &str) -> OwnedSemaphorePermit {
+        let room = {
+            let mut busy = self.busy();
+            busy.entry(tenant.to_owned()).or_default().room.clone()
+        };
+        let permit = room.acquire_owned().await;
+        permit.expect("nobody closes it")
     }
 
     /// A job is under way.
@@ -200,6 +216,7 @@ impl Default for Busy {
     fn default() -> Self {
         Self {
             open: HashSet::new(),
+            room: Arc::new(Semaphore::new(READ_AT_ONCE)),
             // As many as the quota says: it is never more.
             allowance: f64::INFINITY,
             filled: Instant::now(),
@@ -290,9 +307,9 @@ mod tests {
     fn who_may_submit_nothing_waits_a_day_and_not_for_ever() {
         let now = Instant::now();
         let mut busy = Busy {
-            open: HashSet::new(),
             allowance: 0.0,
             filled: now,
+            ..Busy::default()
         };
         let Err(Exceeded::Rate { wait, .. }) = busy.take(0, now) else {
             panic!("none may");

@@ -22,6 +22,7 @@ use crate::scheduler::Scheduler;
 use crate::targets::{AllHeld, Targets};
 use crate::task::{Accepted, Outcome, Program, Refused, TaskId, Verification, Work};
 use crate::tenants::Tenants;
+use crate::text::shortened;
 use crate::traces::go_on;
 use crate::verify::{Verdict, verify};
 
@@ -33,6 +34,10 @@ const MOST_LOST: u32 = 3;
 const PAUSE: Duration = Duration::from_secs(1);
 /// The most of a verifier's log that is kept: its end, where the objection is.
 const LOG_LIMIT: usize = 16 << 20;
+/// The most of a message that is kept: it is in every answer about its job.
+const MESSAGE_LIMIT: usize = 16 << 10;
+/// The largest outcome that is kept: records must fit into one message of a NATS server, and lists of jobs into memory.
+const OUTCOME_LIMIT: usize = 512 << 10;
 
 /// What a worker needs.
 #[derive(Clone)]
@@ -128,7 +133,7 @@ impl Worker {
             false => self.outcome(&claim.ticket, held).await,
         };
         // If there is none, somebody else has ended it.
-        let Some(outcome) = outcome else {
+        let Some(outcome) = outcome.map(bounded) else {
             return;
         };
         while let Err(error) = self.scheduler.end(task, outcome.clone()).await {
@@ -308,6 +313,35 @@ enum Attempt {
     Again(String),
 }
 
+/// What can be kept of an outcome: an object says how much there is to tell of it.
+fn bounded(outcome: Outcome) -> Outcome {
+    let outcome = match outcome {
+        Outcome::Refused(refused) => Outcome::Refused(Refused {
+            message: shortened(refused.message, MESSAGE_LIMIT),
+            program: refused
+                .program
+                .map(|program| shortened(program, MESSAGE_LIMIT)),
+            ..refused
+        }),
+        Outcome::Failed { reason } => Outcome::Failed {
+            reason: shortened(reason, MESSAGE_LIMIT),
+        },
+        bundle => bundle,
+    };
+    let bytes = serde_json::to_vec(&outcome).map_or(0, |json| json.len());
+    if bytes <= OUTCOME_LIMIT {
+        return outcome;
+    }
+    Outcome::Refused(Refused {
+        message: format!(
+            "it is accepted, but what there is to tell of its programs has {bytes} bytes, and {OUTCOME_LIMIT} can be kept: \
+             leave programs out, or give them shorter names"
+        ),
+        program: None,
+        log: None,
+    })
+}
+
 /// The end of a log, if it is longer than what is kept.
 fn end_of(log: String) -> Vec<u8> {
     let mut bytes = log.into_bytes();
@@ -315,4 +349,42 @@ fn end_of(log: String) -> Vec<u8> {
         bytes.drain(..bytes.len() - LOG_LIMIT);
     }
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::testing::refused;
+
+    #[test]
+    fn what_objects_make_long_is_not_kept_as_a_whole() {
+        let Outcome::Refused(found) = bounded(refused(&"x".repeat(1 << 20))) else {
+            panic!("it is refused");
+        };
+        assert!(found.message.len() < MESSAGE_LIMIT + 100);
+        assert_eq!(bounded(refused("short")), refused("short"));
+
+        let program = |name: &str| Program {
+            function: name.repeat(100),
+            total_insns: 0,
+            total_states: 0,
+            peak_states: 0,
+            duration_us: 0,
+            native_bytes: None,
+            bytecode_bytes: None,
+        };
+        let accepted = |programs| {
+            Outcome::Bundle(Accepted {
+                bundle: Digest::of(b""),
+                bytes: 0,
+                programs: vec![program("p"); programs],
+                notes: Vec::new(),
+            })
+        };
+        assert_eq!(bounded(accepted(1000)), accepted(1000));
+        let Outcome::Refused(found) = bounded(accepted(10_000)) else {
+            panic!("it is too much");
+        };
+        assert!(found.message.contains("shorter names"), "{}", found.message);
+    }
 }

@@ -126,9 +126,13 @@ fn what_is_not_understood_is_refused_by_name() {
             400,
             "a field `image`",
         ),
-        (vec![file(b"PVB"), to()], 422, "no little-endian"),
-        (vec![file(b""), to()], 422, "no little-endian"),
-        (vec![file(&other_machine), to()], 422, "for BPF"),
+        (
+            vec![file(b"PVB"), to()],
+            422,
+            "do not begin as ELF files do",
+        ),
+        (vec![file(b""), to()], 422, "its 0 bytes"),
+        (vec![file(&other_machine), to()], 422, "expected 247 (BPF)"),
         (
             vec![file(&good), to(), text("limits", "insns=x")],
             422,
@@ -198,20 +202,11 @@ fn what_is_not_understood_is_refused_by_name() {
 fn tokens_decide_who_may_do_what() {
     let lab = Lab::new().unwrap();
     let running = Running::start(&lab, &tempfile::tempdir().unwrap());
-    let issue = |tenant: &str, scopes: Value| {
-        let request = json!({ "name": "test", "tenant": tenant, "scopes": scopes });
-        running.post_json("/v1/tokens", &request, &running.token)
-    };
-    let token = |tenant: &str, scopes: Value| {
-        let (status, answer) = issue(tenant, scopes);
-        assert_eq!(status, 201, "{answer}");
-        let answer: Value = serde_json::from_str(&answer).unwrap();
-        answer["token"].as_str().unwrap().to_owned()
-    };
-    let reader = token("acme", json!(["read"]));
-    let submitter = token("acme", json!(["submit"]));
-    let stranger = token("other", json!(["read", "submit"]));
-    let (status, answer) = issue("a.b", json!(["read"]));
+    let reader = running.issue("acme", &["read"]);
+    let submitter = running.issue("acme", &["submit"]);
+    let stranger = running.issue("other", &["read", "submit"]);
+    let request = json!({ "name": "test", "tenant": "a.b", "scopes": ["read"] });
+    let (status, answer) = running.post_json("/v1/tokens", &request, &running.token);
     assert_eq!(status, 422, "{answer}");
 
     let rejected = object("rejected").unwrap();

@@ -5,6 +5,7 @@ mod api;
 mod backup;
 mod browser;
 mod cluster;
+mod hostile;
 mod page;
 mod running;
 mod shares;

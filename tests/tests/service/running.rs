@@ -1,5 +1,6 @@
 //! A service in the test's process, and a client of it.
 
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,7 +10,7 @@ use preverify_lab::{Lab, signer};
 use preverify_pipeline::Object;
 use preverify_service::{Bounds, NatsOptions, Options, Quota, Service, WorkerSetup};
 use preverify_target::{Store, default_cache};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
@@ -133,8 +134,13 @@ impl Running {
 
     /// Watches a job until it has ended.
     pub fn wait(&self, job: &Value) -> Value {
-        let (status, events) =
-            self.get(&format!("/v1/jobs/{}/events", job["id"].as_str().unwrap()));
+        self.wait_as(job, &self.token)
+    }
+
+    /// The same with another token.
+    pub fn wait_as(&self, job: &Value, token: &str) -> Value {
+        let path = format!("/v1/jobs/{}/events", job["id"].as_str().unwrap());
+        let (status, events) = self.get_as(&path, token);
         assert_eq!(status, 200, "{events}");
         let mut seen = events
             .lines()
@@ -142,12 +148,27 @@ impl Running {
         serde_json::from_str(seen.next_back().unwrap()).unwrap()
     }
 
+    /// A token for a tenant.
+    pub fn issue(&self, tenant: &str, scopes: &[&str]) -> String {
+        let request = json!({ "name": "test", "tenant": tenant, "scopes": scopes });
+        let (status, answer) = self.post_json("/v1/tokens", request, &self.token);
+        assert_eq!(status, 201, "{answer}");
+        let answer: Value = serde_json::from_str(&answer).unwrap();
+        answer["token"].as_str().unwrap().to_owned()
+    }
+
     pub fn bundle(&self, job: &Value) -> Bundle {
         let path = format!("/v1/jobs/{}/bundle", job["id"].as_str().unwrap());
-        let request = self.agent.get(self.url(&path));
+        Bundle::read(&self.bytes(&path)).unwrap()
+    }
+
+    /// All bytes that are there.
+    pub fn bytes(&self, path: &str) -> Vec<u8> {
+        let request = self.agent.get(self.url(path));
         let request = request.header("authorization", format!("Bearer {}", self.token));
-        let bytes = request.call().unwrap().body_mut().read_to_vec().unwrap();
-        Bundle::read(&bytes).unwrap()
+        let mut answer = request.call().unwrap();
+        let body = answer.body_mut().with_config().limit(64 << 20);
+        body.read_to_vec().unwrap()
     }
 
     /// A number among the metrics.
@@ -182,11 +203,15 @@ impl Running {
         (status, answer.body_mut().read_to_string().unwrap())
     }
 
-    pub fn post_json(&self, path: &str, body: &Value, token: &str) -> (u16, String) {
+    pub fn post_json(&self, path: &str, body: impl Display, token: &str) -> (u16, String) {
+        self.post_as("application/json", path, &body.to_string(), token)
+    }
+
+    /// Posts a text that is said to be of some kind.
+    pub fn post_as(&self, kind: &str, path: &str, body: &str, token: &str) -> (u16, String) {
         let request = self.agent.post(self.url(path));
         let request = request.header("authorization", format!("Bearer {token}"));
-        let request = request.header("content-type", "application/json");
-        let mut answer = request.send(body.to_string()).unwrap();
+        let mut answer = request.header("content-type", kind).send(body).unwrap();
         let status = answer.status().as_u16();
         (status, answer.body_mut().read_to_string().unwrap())
     }
@@ -204,8 +229,7 @@ impl Running {
     }
 }
 
-/// What services are usually started with.
-pub /// Workers for the target of a laboratory.
+/// Workers for the target of a laboratory.
 fn workers<'a>(store: &'a Store, lab: &Lab, slots: usize, signer: Signer) -> WorkerSetup<'a> {
     WorkerSetup {
         store,
@@ -216,7 +240,8 @@ fn workers<'a>(store: &'a Store, lab: &Lab, slots: usize, signer: Signer) -> Wor
     }
 }
 
-fn options(state: &TempDir, nats: Option<NatsOptions>) -> Options {
+/// What services are usually started with.
+pub fn options(state: &TempDir, nats: Option<NatsOptions>) -> Options {
     Options {
         state: state.path().to_owned(),
         listen: ([127, 0, 0, 1], 0).into(),

@@ -3,16 +3,14 @@
 
 use std::error::Error;
 use std::fs;
-use std::path::Path;
-use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use preverify_bundle::{Bundle, Signer};
-use preverify_lab::service::{Client, Process};
-use preverify_lab::{Lab, TARGET};
+use preverify_lab::service::{Client, serve};
+use preverify_lab::{Lab, TARGET, memory};
 use preverify_pipeline::{Limits, Object, Verifier};
 use serde_json::{Value, json};
 
@@ -45,7 +43,26 @@ pub fn service() -> Result<(), Box<dyn Error>> {
     let folder = target_dir().join("bench-service");
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder)?;
-    let (service, client) = serve(&preverify, &folder)?;
+    let (slots, warm) = (SLOTS.to_string(), WARM.to_string());
+    let more = [
+        "--target",
+        lab.target.name(),
+        "--workers",
+        &slots,
+        "--warm",
+        &warm,
+    ];
+    let (service, client) = serve(
+        &preverify,
+        &folder.join("state"),
+        &folder.join("log"),
+        &more,
+    )?;
+    let quota = json!({
+        "open_jobs": 1_000_000, "jobs_per_minute": 100_000_000,
+        "object_bytes": 1 << 24, "seconds_per_day": 1_000_000
+    });
+    client.put("/v1/tenants/default", &quota)?;
 
     let mut text = String::new();
     let mut add = |line: String| {
@@ -57,7 +74,7 @@ pub fn service() -> Result<(), Box<dyn Error>> {
     let (mut of_direct, mut of_service) = (Duration::ZERO, Duration::ZERO);
     for block in objects.chunks(BLOCK) {
         let (local, direct) = directly(&lab, block)?;
-        let (answers, served) = by_service(&client, block)?;
+        let (answers, served) = by_service(&client, lab.target.name(), block)?;
         compare(block, &local, &answers)?;
         of_direct += direct;
         of_service += served;
@@ -68,7 +85,7 @@ pub fn service() -> Result<(), Box<dyn Error>> {
             per_second(block.len(), direct),
             per_second(block.len(), served),
             100.0 * direct.as_secs_f64() / served.as_secs_f64(),
-            mib(service.resident()),
+            mib(memory(service.id())),
         ));
     }
     add(format!(
@@ -80,12 +97,12 @@ pub fn service() -> Result<(), Box<dyn Error>> {
         OBJECTS * TIMES,
     ));
     for round in 1..=2 {
-        let known = known(&client, &objects)?;
+        let known = known(&client, lab.target.name(), &objects)?;
         add(format!(
             "What was verified before, {KNOWN} submissions by {CLIENTS} clients on the same machine, round {round}: \
              **{:.0} answers a second**; the process has {} MiB afterwards.\n",
             per_second(KNOWN, known),
-            mib(service.resident()),
+            mib(memory(service.id())),
         ));
     }
     drop(service);
@@ -102,32 +119,6 @@ fn head(lab: &Lab) -> String {
          |--:|--:|--:|--:|--:|--:|",
         lab.target.name()
     )
-}
-
-/// A service on a port that is free, and a client that may ask it for all of this.
-fn serve(preverify: &Path, folder: &Path) -> Result<(Process, Client), Box<dyn Error>> {
-    let state = folder.join("state");
-    let mut command = Command::new(preverify);
-    command
-        .args(["serve", "--listen", "127.0.0.1:0", "--target", TARGET])
-        .args(["--workers", &SLOTS.to_string()])
-        .args(["--warm", &WARM.to_string()])
-        .arg("--state")
-        .arg(&state);
-    let log = folder.join("log");
-    let mut service = Process::start(&mut command, &log)?;
-    let url = service.until(|| {
-        let text = fs::read_to_string(&log).ok()?;
-        let (_, rest) = text.split_once("listening on ")?;
-        Some(rest.split_whitespace().next()?.to_owned())
-    })?;
-    let token = fs::read_to_string(state.join("admin.token"))?;
-    let client = Client::new(url, token.trim());
-    let quota = json!({
-        "open_jobs": 1_000_000, "jobs_per_minute": 100_000_000, "object_bytes": 1 << 24, "seconds_per_day": 1_000_000
-    });
-    client.put("/v1/tenants/default", &quota)?;
-    Ok((service, client))
 }
 
 /// Each with a verifier of its own, as local builds do.
@@ -147,6 +138,7 @@ fn directly(lab: &Lab, objects: &[Object]) -> Result<(Vec<Bundle>, Duration), Bo
 /// The bundles of all submissions, in the order of chance.
 fn by_service(
     client: &Client,
+    target: &str,
     objects: &[Object],
 ) -> Result<(Vec<(usize, Bundle)>, Duration), Box<dyn Error>> {
     let order = Chance::new(1).order(objects.len() * TIMES);
@@ -154,7 +146,7 @@ fn by_service(
     let answers = all(CLIENTS, order.len(), |place| {
         let index = order[place] % objects.len();
         let object = &objects[index];
-        let job = client.submit(&object.name, &object.elf, &[TARGET])?;
+        let job = client.submit(&object.name, &object.elf, &[("target", target)])?;
         let job = accepted(client.wait(&job)?)?;
         Ok((index, client.bundle(&job)?))
     })?;
@@ -177,13 +169,13 @@ fn compare(
     Ok(())
 }
 
-fn known(client: &Client, objects: &[Object]) -> Result<Duration, Box<dyn Error>> {
+fn known(client: &Client, target: &str, objects: &[Object]) -> Result<Duration, Box<dyn Error>> {
     let digests: Vec<_> = objects.iter().map(Object::sha256).collect();
     let start = Instant::now();
     all(CLIENTS, KNOWN, |place| {
         let index = place % objects.len();
         let name = &objects[index].name;
-        accepted(client.submit_known(name, &digests[index], &[TARGET])?)?;
+        accepted(client.submit_known(name, &digests[index], &[("target", target)])?)?;
         Ok(())
     })?;
     Ok(start.elapsed())
@@ -236,6 +228,6 @@ fn per_second(count: usize, time: Duration) -> f64 {
     count as f64 / time.as_secs_f64()
 }
 
-fn mib(bytes: Option<u64>) -> String {
-    bytes.map_or_else(|| "?".into(), |bytes| (bytes >> 20).to_string())
+fn mib(kib: Option<u64>) -> String {
+    kib.map_or_else(|| "?".into(), |kib| (kib / 1024).to_string())
 }

@@ -27,7 +27,7 @@ const PERCENT: u32 = 50;
 pub fn shares() -> Result<(), Box<dyn Error>> {
     let binaries = artifacts::binaries(&[Arch::X86_64])?;
     let preverify = artifacts::command(&binaries)?;
-    binaries.lab(TARGET, preverify_lab::signer()?)?;
+    let lab = binaries.lab(TARGET, preverify_lab::signer()?)?;
     let object = bpf::test_programs(Arch::X86_64)?.join("many.bpf.o");
     let elf = fs::read(object)?;
     let mut text = format!(
@@ -41,7 +41,7 @@ pub fn shares() -> Result<(), Box<dyn Error>> {
     print!("{text}");
     let mut alone = None;
     for workers in WORKERS {
-        let time = measure(&preverify, &elf, workers)?;
+        let time = measure(&preverify, lab.target.name(), &elf, workers)?;
         let alone = *alone.get_or_insert(time);
         let ratio = alone.as_secs_f64() / time.as_secs_f64();
         let row = format!("| {workers} | {:.1} | {ratio:.2} |\n", time.as_secs_f64());
@@ -51,14 +51,19 @@ pub fn shares() -> Result<(), Box<dyn Error>> {
     write(&results()?.join("shares.md"), &text)
 }
 
-fn measure(preverify: &Path, elf: &[u8], workers: usize) -> Result<Duration, Box<dyn Error>> {
+fn measure(
+    preverify: &Path,
+    target: &str,
+    elf: &[u8],
+    workers: usize,
+) -> Result<Duration, Box<dyn Error>> {
     let plan = Plan {
         nats: 1,
         apis: 1,
         workers,
     };
     let folder = target_dir().join("bench-shares");
-    let cluster = Cluster::start(plan, preverify, &folder)?;
+    let cluster = Cluster::start(plan, preverify, target, &folder)?;
     let mut weak = Vec::new();
     for worker in 0..workers {
         let limit = CpuLimit::new(&format!("preverify-{worker}"), PERCENT)?;
@@ -69,7 +74,7 @@ fn measure(preverify: &Path, elf: &[u8], workers: usize) -> Result<Duration, Box
     }
     let client = &cluster.clients()[0];
     let start = Instant::now();
-    let job = client.submit_with("many", elf, INPUTS, &[TARGET])?;
+    let job = client.submit("many", elf, &[("inputs", INPUTS), ("target", target)])?;
     let job = client.wait(&job)?;
     let time = start.elapsed();
     if job["state"] != "accepted" {

@@ -59,7 +59,7 @@ pub fn cluster(args: &ClusterArgs) -> Result<(), Box<dyn Error>> {
     let lab = binaries.lab(TARGET, preverify_lab::signer()?)?;
     let folder = target_dir().join("soak-cluster");
     let mut objects = Objects::default();
-    let mut cluster = Cluster::start_with_cable(PLAN, &preverify, &folder)?;
+    let mut cluster = Cluster::start_with_cable(PLAN, &preverify, lab.target.name(), &folder)?;
     println!(
         "{} NATS servers, {} processes with the API, {} workers; logs are in {}",
         PLAN.nats,
@@ -145,7 +145,7 @@ fn run(
 ) -> Result<HashMap<String, Vec<u8>>, Box<dyn Error>> {
     println!("{name}");
     let start = Instant::now();
-    let clients = cluster.clients();
+    let (clients, target) = (cluster.clients(), cluster.target().to_owned());
     let (next, ended) = (AtomicUsize::new(0), Ended::default());
     let done = Mutex::new(HashMap::new());
     let failed = Mutex::new(Vec::new());
@@ -155,7 +155,7 @@ fn run(
             let Some(object) = objects.get(index) else {
                 return;
             };
-            let outcome = accept(&clients, index, object);
+            let outcome = accept(&clients, &target, index, object);
             ended.0.fetch_add(1, Ordering::Relaxed);
             match outcome {
                 Ok(manifest) => drop(
@@ -196,7 +196,12 @@ fn run(
 }
 
 /// Submits an object until it is taken, follows the job to its end, and fetches the bundle from each process.
-fn accept(clients: &[Client], index: usize, object: &Object) -> Result<Vec<u8>, Box<dyn Error>> {
+fn accept(
+    clients: &[Client],
+    target: &str,
+    index: usize,
+    object: &Object,
+) -> Result<Vec<u8>, Box<dyn Error>> {
     let start = Instant::now();
     let mut turn = index;
     let mut again = |attempt: &dyn Fn(&Client) -> Result<Value, ServiceError>| loop {
@@ -206,7 +211,7 @@ fn accept(clients: &[Client], index: usize, object: &Object) -> Result<Vec<u8>, 
             outcome => return outcome,
         }
     };
-    let job = again(&|client| client.submit(&object.name, &object.elf, &[TARGET]))?;
+    let job = again(&|client| client.submit(&object.name, &object.elf, &[("target", target)]))?;
     let ended = loop {
         let ended = again(&|client| client.wait(&job))?;
         if ended["state"] != "running" {

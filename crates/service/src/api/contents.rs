@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::App;
 use super::caller::{Caller, Read};
-use super::jobs::{finished, place_of};
+use super::jobs::{finished, gone, place_of};
 use super::problem::Problem;
 use super::views::CodeView;
 use crate::job::Job;
@@ -105,10 +105,12 @@ async fn inside<T: Send + 'static>(
     id: &str,
     tell: impl FnOnce(&Job, &Bundle) -> Result<T, Problem> + Send + 'static,
 ) -> Result<Json<T>, Problem> {
-    let found = finished(app, &caller.tenant, id).await?;
+    let (job, digest) = finished(app, &caller.tenant, id).await?;
+    let bytes = app.blobs.get(digest).await?;
+    let bytes = bytes.ok_or_else(|| gone("bundle", digest))?;
     let told = tokio::task::spawn_blocking(move || {
-        let bundle = Bundle::read(&found.bytes).map_err(|error| Problem::internal(&error))?;
-        tell(&found.job, &bundle)
+        let bundle = Bundle::read(&bytes).map_err(|error| Problem::internal(&error))?;
+        tell(&job, &bundle)
     });
     let told = told.await.map_err(|error| Problem::internal(&error))?;
     Ok(Json(told?))

@@ -6,6 +6,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::Json;
+use axum::body::Body;
 use axum::extract::{Multipart, Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::sse::{self, KeepAlive, Sse};
@@ -51,7 +52,10 @@ pub async fn submit(
     caller: Caller<Submit>,
     multipart: Multipart,
 ) -> Result<(StatusCode, Json<JobView>), Problem> {
-    let form = Form::read(multipart, &app, &caller.tenant).await?;
+    let form = {
+        let _room = app.tenants.room(&caller.tenant).await;
+        Form::read(multipart, &app, &caller.tenant).await?
+    };
     let job = app
         .scheduler
         .submit(Submission {
@@ -168,8 +172,10 @@ pub async fn bundle(
     State(app): State<App>,
     caller: Caller<Read>,
     Path(id): Path<String>,
-) -> Result<(HeaderMap, Vec<u8>), Problem> {
-    let Finished { job, digest, bytes } = finished(&app, &caller.tenant, &id).await?;
+) -> Result<(HeaderMap, Body), Problem> {
+    let (job, digest) = finished(&app, &caller.tenant, &id).await?;
+    let bytes = app.blobs.pieces(digest).await?;
+    let bytes = bytes.ok_or_else(|| gone("bundle", digest))?;
     caller.did(&app, Action::Fetch, digest).await?;
     let mut headers = HeaderMap::new();
     let kind = HeaderValue::from_static("application/vnd.preverify.bundle");
@@ -178,7 +184,7 @@ pub async fn bundle(
     if let Ok(name) = name.parse() {
         headers.insert(header::CONTENT_DISPOSITION, name);
     }
-    Ok((headers, bytes))
+    Ok((headers, bytes.into_body()))
 }
 
 /// The whole log of a verifier that has rejected the object.
@@ -197,7 +203,7 @@ pub async fn log(
     State(app): State<App>,
     caller: Caller<Read>,
     Path((id, target)): Path<(String, String)>,
-) -> Result<(HeaderMap, Vec<u8>), Problem> {
+) -> Result<(HeaderMap, Body), Problem> {
     let job = find(&app, &caller.tenant, &id).await?;
     let wanted = &job.targets[place_of(&job, &target)?];
     let outcome = app
@@ -211,12 +217,12 @@ pub async fn log(
     };
     let digest = digest
         .ok_or_else(|| Problem::missing("the verifier has not rejected it, so it has no log"))?;
-    let text = app.blobs.get(digest).await?;
-    let text = text.ok_or_else(|| Problem::missing(format!("the log {digest} is gone")))?;
+    let text = app.blobs.pieces(digest).await?;
+    let text = text.ok_or_else(|| gone("log", digest))?;
     let mut headers = HeaderMap::new();
     let kind = HeaderValue::from_static("text/plain; charset=utf-8");
     headers.insert(header::CONTENT_TYPE, kind);
-    Ok((headers, text))
+    Ok((headers, text.into_body()))
 }
 
 /// Where a target is among those of a job.
@@ -225,26 +231,20 @@ pub fn place_of(job: &Job, name: &str) -> Result<usize, Problem> {
     place.ok_or_else(|| Problem::missing(format!("the job has no target `{name}`")))
 }
 
-/// A job that has ended with a bundle.
-pub struct Finished {
-    /// It.
-    pub job: Job,
-    digest: Digest,
-    /// The bundle.
-    pub bytes: Vec<u8>,
-}
-
-/// A tenant's job, and its bundle.
-pub async fn finished(app: &App, tenant: &str, id: &str) -> Result<Finished, Problem> {
+/// A tenant's job that has ended with a bundle, and that.
+pub async fn finished(app: &App, tenant: &str, id: &str) -> Result<(Job, Digest), Problem> {
     let job = find(app, tenant, id).await?;
     let digest = match job.end.as_ref().map(|end| &end.how) {
         Some(Ended::Bundle { digest, .. }) => *digest,
         Some(_) => return Err(Problem::conflict("the job has ended without a bundle")),
         None => return Err(Problem::conflict("the job has not ended yet")),
     };
-    let bytes = app.blobs.get(digest).await?;
-    let bytes = bytes.ok_or_else(|| Problem::missing(format!("the bundle {digest} is gone")))?;
-    Ok(Finished { job, digest, bytes })
+    Ok((job, digest))
+}
+
+/// What was kept is there no longer.
+pub fn gone(what: &str, digest: Digest) -> Problem {
+    Problem::missing(format!("the {what} {digest} is gone"))
 }
 
 /// Somebody who watches a job.

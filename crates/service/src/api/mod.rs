@@ -81,8 +81,12 @@ pub struct Bounds {
     pub seconds: u64,
     /// Mebibytes of each machine that verifies.
     pub memory_mib: u32,
+    /// How long a client may take from its connection, or the answer before, to the end of a request's head.
+    pub head: Duration,
     /// How long a request may take until its answer begins.
     pub request: Duration,
+    /// Connections from one address.
+    pub connections: usize,
 }
 
 impl Default for Bounds {
@@ -92,13 +96,18 @@ impl Default for Bounds {
             targets: 64,
             seconds: 3600,
             memory_mib: 8192,
+            head: Duration::from_secs(30),
             request: Duration::from_secs(120),
+            connections: 4096,
         }
     }
 }
 
 /// What a request may have beside an object: names, inputs, what separates them.
 const REST_OF_BODY: usize = 2 << 20;
+
+/// How long the rest of a refused request is taken.
+const REFUSED: Duration = Duration::from_secs(5);
 
 #[derive(OpenApi)]
 #[openapi(
@@ -184,6 +193,7 @@ fn described(bounds: Bounds) -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(health::ready))
         .routes(routes!(health::metrics))
         .fallback(problem::no_such_path)
+        .layer(middleware::map_response(problem::in_one_form))
         .split_for_parts()
 }
 
@@ -193,8 +203,8 @@ async fn in_time(limit: Duration, most: usize, request: Request, next: Next) -> 
     answer.unwrap_or_else(|_| problem::Problem::too_slow(limit).into_response())
 }
 
-/// Takes a refused request to its end, if it has so many bytes at most: a client that is still sending when the connection ends
-/// does not get to read why.
+/// Takes a refused request to its end, if it has so many bytes at most and is not slow: a client that is still sending when
+/// the connection ends does not get to read why.
 async fn to_its_end(most: usize, request: Request, next: Next) -> Response {
     let (head, body) = request.into_parts();
     let body = Arc::new(Mutex::new(body.into_data_stream()));
@@ -209,14 +219,17 @@ async fn to_its_end(most: usize, request: Request, next: Next) -> Response {
     let request = Request::from_parts(head, Body::from_stream(reader()));
     let answer = next.run(request).await;
     if answer.status().is_client_error() {
-        let mut thrown = 0;
-        let mut left = reader();
-        while let Some(Ok(bytes)) = left.next().await {
-            thrown += bytes.len();
-            if thrown > most {
-                break;
+        let to_the_end = async {
+            let mut thrown = 0;
+            let mut left = reader();
+            while let Some(Ok(bytes)) = left.next().await {
+                thrown += bytes.len();
+                if thrown > most {
+                    break;
+                }
             }
-        }
+        };
+        let _ = tokio::time::timeout(REFUSED, to_the_end).await;
     }
     answer
 }

@@ -4,20 +4,16 @@ use std::time::Instant;
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::{FromRequest, Path, Request, State};
 use axum::http::StatusCode;
+
+use preverify_pipeline::elf;
 
 use super::App;
 use super::caller::{Caller, Submit};
 use super::problem::Problem;
 use super::views::ObjectView;
 use crate::digest::Digest;
-
-/// What every ELF file for BPF begins with: 64 bits, little-endian, version 1.
-const ELF: &[u8] = b"\x7fELF\x02\x01\x01";
-/// Where an ELF file says what machine it is for.
-const MACHINE: std::ops::Range<usize> = 18..20;
-const EM_BPF: [u8; 2] = 247u16.to_le_bytes();
 
 /// Refuses at once what no kernel would be asked about.
 pub fn check(bytes: &[u8], app: &App) -> Result<(), Problem> {
@@ -28,12 +24,7 @@ pub fn check(bytes: &[u8], app: &App) -> Result<(), Problem> {
             app.bounds.object_bytes
         )));
     }
-    if !bytes.starts_with(ELF) || bytes.get(MACHINE) != Some(&EM_BPF) {
-        return Err(Problem::impossible(
-            "the object is no little-endian 64-bit ELF file for BPF: compile it with `clang --target=bpf -g -O2 -c`",
-        ));
-    }
-    Ok(())
+    elf::check(bytes).map_err(|flaw| Problem::impossible(format!("the object: {flaw}")))
 }
 
 /// Keeps an object, for jobs that name it by its digest.
@@ -52,9 +43,11 @@ pub async fn put(
     State(app): State<App>,
     caller: Caller<Submit>,
     Path(sha256): Path<String>,
-    bytes: Bytes,
+    request: Request,
 ) -> Result<Json<ObjectView>, Problem> {
     let named: Digest = digest(&sha256)?;
+    let _room = app.tenants.room(&caller.tenant).await;
+    let bytes = Bytes::from_request(request, &app).await?;
     app.tenants
         .admit(&caller.tenant, bytes.len(), Instant::now())
         .await??;

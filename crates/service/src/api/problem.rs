@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use axum::Json;
+use axum::body::to_bytes;
 use axum::extract::multipart::MultipartError;
+use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -14,6 +16,12 @@ use crate::blobs::BlobError;
 use crate::nats::NatsError;
 use crate::records::RecordError;
 use crate::tenants::Exceeded;
+use crate::text::shortened;
+
+/// Their media type.
+const KIND: HeaderValue = HeaderValue::from_static("application/problem+json");
+/// The longest that is said to be wrong: names that somebody has sent are part of it.
+const DETAIL_LIMIT: usize = 2000;
 
 /// Seconds that servers take to agree on another one that leads.
 const RETRY_AFTER: u64 = 5;
@@ -37,7 +45,7 @@ impl Problem {
         Self {
             title: status.canonical_reason().unwrap_or("Error"),
             status: status.as_u16(),
-            detail: detail.into(),
+            detail: shortened(detail.into(), DETAIL_LIMIT),
             retry_after: None,
         }
     }
@@ -114,8 +122,7 @@ impl IntoResponse for Problem {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, Json(&self)).into_response();
         let headers = response.headers_mut();
-        let kind = HeaderValue::from_static("application/problem+json");
-        headers.insert(header::CONTENT_TYPE, kind);
+        headers.insert(header::CONTENT_TYPE, KIND);
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, seconds.into());
         }
@@ -162,10 +169,40 @@ impl From<BlobError> for Problem {
     }
 }
 
+impl From<BytesRejection> for Problem {
+    fn from(error: BytesRejection) -> Self {
+        Self::new(error.status(), error.body_text())
+    }
+}
+
 impl From<MultipartError> for Problem {
     fn from(error: MultipartError) -> Self {
         Self::new(error.status(), error.body_text())
     }
+}
+
+/// Has what the framework refuses in the form of all else: it says it in plain text, or only by the status.
+pub async fn in_one_form(response: Response) -> Response {
+    let (status, headers) = (response.status(), response.headers());
+    if !status.is_client_error() || headers.get(header::CONTENT_TYPE) == Some(&KIND) {
+        return response;
+    }
+    let (mut head, body) = response.into_parts();
+    let text = to_bytes(body, usize::MAX).await.unwrap_or_default();
+    let detail = match (String::from_utf8_lossy(&text).into_owned(), status) {
+        (text, _) if !text.is_empty() => text,
+        (_, StatusCode::METHOD_NOT_ALLOWED) => {
+            "there is something, but not for this method: /v1/openapi.json says what there is"
+                .into()
+        }
+        _ => "the request is not understood: /v1/openapi.json says what is".into(),
+    };
+    let mut response = Problem::new(status, detail).into_response();
+    // The methods that are allowed are said in a header.
+    head.headers.remove(header::CONTENT_LENGTH);
+    head.headers.remove(header::CONTENT_TYPE);
+    response.headers_mut().extend(head.headers);
+    response
 }
 
 /// A path that leads nowhere.

@@ -13,6 +13,9 @@ use super::views::{CallerView, IssuedToken, TokenRequest, TokenView};
 use crate::audit::Action;
 use crate::tokens::{TenantName, Token};
 
+/// The longest name of a token: it is in each entry of the audit log.
+const NAME_LIMIT: usize = 255;
+
 /// Makes a token. What it is, is told once, in this answer.
 #[utoipa::path(
     post, path = "/v1/tokens", tag = "tokens", security(("token" = ["admin"])),
@@ -31,6 +34,12 @@ pub async fn issue(
         .tenant
         .parse()
         .map_err(|error| Problem::impossible(format!("{error}")))?;
+    if request.name.len() > NAME_LIMIT {
+        return Err(Problem::impossible(format!(
+            "the token's name has {} bytes, and {NAME_LIMIT} are allowed",
+            request.name.len()
+        )));
+    }
     if request.scopes.is_empty() {
         return Err(Problem::impossible(
             "a token without scopes is good for nothing: give it some of submit, read and admin",

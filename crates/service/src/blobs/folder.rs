@@ -10,7 +10,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::BlobError;
+use super::{BlobError, Pieces};
 use crate::digest::Digest;
 
 /// Names of files in the making start with this.
@@ -73,6 +73,16 @@ impl Folder {
     pub async fn get(&self, digest: Digest) -> Result<Option<Vec<u8>>, BlobError> {
         let blobs = self.clone();
         tokio::task::spawn_blocking(move || blobs.read(digest)).await?
+    }
+
+    /// The same, a piece after the other.
+    pub async fn pieces(&self, digest: Digest) -> Result<Option<Pieces>, BlobError> {
+        let path = self.path(digest);
+        match tokio::fs::File::open(&path).await {
+            Ok(file) => Ok(Some(Pieces::of(digest, file))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(at("read", &path)(error)),
+        }
     }
 
     /// Whether there are bytes with a digest.

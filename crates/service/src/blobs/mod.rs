@@ -2,6 +2,7 @@
 
 mod folder;
 mod nats;
+mod pieces;
 
 use std::io;
 use std::path::PathBuf;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 
 pub use folder::Folder;
 pub use nats::Bucket;
+pub use pieces::Pieces;
 
 use crate::digest::Digest;
 use crate::nats::NatsError;
@@ -76,6 +78,14 @@ impl Blobs {
         match self {
             Self::Folder(folder) => folder.get(digest).await,
             Self::Bucket(bucket) => bucket.get(digest).await,
+        }
+    }
+
+    /// The same, a piece after the other.
+    pub async fn pieces(&self, digest: Digest) -> Result<Option<Pieces>, BlobError> {
+        match self {
+            Self::Folder(folder) => folder.pieces(digest).await,
+            Self::Bucket(bucket) => bucket.pieces(digest).await,
         }
     }
 

@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use async_nats::jetstream::object_store::{GetErrorKind, InfoErrorKind, ObjectStore};
+use async_nats::jetstream::object_store::{GetErrorKind, InfoErrorKind, Object, ObjectStore};
 use tokio::io::AsyncReadExt;
 
-use super::BlobError;
+use super::{BlobError, Pieces};
 use crate::digest::Digest;
 use crate::nats::{Nats, NatsError};
 
@@ -41,18 +41,29 @@ impl Bucket {
 
     /// The bytes with a digest.
     pub async fn get(&self, digest: Digest) -> Result<Option<Vec<u8>>, BlobError> {
-        let failed = || format!("fetch {digest}");
-        let mut object = match self.store.get(digest.to_string()).await {
-            Ok(object) => object,
-            Err(error) if error.kind() == GetErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(NatsError::of(failed())(error).into()),
+        let Some(mut object) = self.open_object(digest).await? else {
+            return Ok(None);
         };
         let mut bytes = Vec::new();
         let read = object.read_to_end(&mut bytes).await;
-        read.map_err(NatsError::of(failed()))?;
+        read.map_err(NatsError::of(format!("fetch {digest}")))?;
         match Digest::of(&bytes) {
             found if found == digest => Ok(Some(bytes)),
             found => Err(BlobError::Altered { digest, found }),
+        }
+    }
+
+    /// The same, a piece after the other.
+    pub async fn pieces(&self, digest: Digest) -> Result<Option<Pieces>, BlobError> {
+        let object = self.open_object(digest).await?;
+        Ok(object.map(|object| Pieces::of(digest, object)))
+    }
+
+    async fn open_object(&self, digest: Digest) -> Result<Option<Object>, BlobError> {
+        match self.store.get(digest.to_string()).await {
+            Ok(object) => Ok(Some(object)),
+            Err(error) if error.kind() == GetErrorKind::NotFound => Ok(None),
+            Err(error) => Err(NatsError::of(format!("fetch {digest}"))(error).into()),
         }
     }
 

@@ -11,7 +11,7 @@ use std::{env, fs};
 use jiff::Timestamp;
 use opentelemetry::propagation::Injector;
 use preverify_pipeline::Limits;
-use preverify_protocol::{GlobalValue, Inputs, MapInputs, ProgramInputs, WantedLimits};
+use preverify_protocol::{GlobalValue, Inputs, MapInputs, ProgramInputs, Share, WantedLimits};
 use rusqlite::{Connection, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -229,6 +229,10 @@ fn examples() -> BTreeMap<String, String> {
                 .map(|name| JobTarget {
                     name: (*name).into(),
                     task: task(name),
+                    parts: match *name {
+                        "gateway" => vec![task("first"), task("second")],
+                        _ => Vec::new(),
+                    },
                 })
                 .collect(),
             last: task("last"),
@@ -338,13 +342,14 @@ fn ends() -> [Option<Ended>; 4] {
     ]
 }
 
-fn works() -> [Work; 3] {
+fn works() -> [Work; 4] {
     let usual = Verification {
         object: Digest::of(b"object"),
         name: "xdp".into(),
         inputs: Inputs::default(),
         limits: Limits::default(),
         target: "0f".repeat(32),
+        share: None,
     };
     let map = MapInputs {
         max_entries: Some(1),
@@ -375,11 +380,15 @@ fn works() -> [Work; 3] {
             memory_mib: Some(4096),
             time: Duration::from_secs(1800),
         },
+        share: Some(Share { number: 1, of: 4 }),
         ..usual.clone()
     };
     [
         Work::Verify(Box::new(usual)),
         Work::Verify(Box::new(full)),
+        Work::Join {
+            parts: vec![Digest::of(b"first"), Digest::of(b"second")],
+        },
         Work::Merge {
             parts: vec![Digest::of(b"board"), Digest::of(b"gateway")],
         },

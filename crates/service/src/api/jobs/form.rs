@@ -17,6 +17,8 @@ use crate::shares::shares;
 
 /// The longest name of an object: that of a file.
 const NAME_LIMIT: usize = 255;
+/// The most bytes of what is no object.
+const TEXT_LIMIT: usize = 256 << 10;
 
 /// What was submitted.
 pub struct Form {
@@ -54,7 +56,7 @@ impl Form {
     pub async fn read(mut multipart: Multipart, app: &App, tenant: &str) -> Result<Self, Problem> {
         let mut read = Fields::default();
         while let Some(field) = multipart.next_field().await? {
-            read.take(field).await?;
+            read.take(field, app.bounds.targets).await?;
         }
         let Fields {
             object,
@@ -84,17 +86,8 @@ impl Form {
             None => Inputs::default(),
         };
         let targets = identified(&targets, app)?;
-        if let Some(bytes) = &object {
-            check(bytes, app)?;
-        }
-        // An object that is kept was measured when it came.
-        let bytes = object.as_ref().map_or(0, Vec::len);
-        app.tenants.admit(tenant, bytes, Instant::now()).await??;
-        let (object, shares) = match (object, object_sha256) {
-            (Some(bytes), None) => {
-                let shares = shares(&bytes);
-                (app.blobs.put(bytes).await?, shares)
-            }
+        let (kept, bytes) = match (object, object_sha256) {
+            (Some(bytes), None) => (None, bytes),
             (None, Some(text)) => {
                 let wanted = digest(&text)?;
                 let bytes = app.blobs.get(wanted).await?.ok_or_else(|| {
@@ -102,7 +95,7 @@ impl Form {
                         "there is no object {wanted}: put it to /v1/objects/{wanted} first"
                     ))
                 })?;
-                (wanted, shares(&bytes))
+                (Some(wanted), bytes)
             }
             (Some(_), Some(_)) => {
                 return Err(Problem::malformed(
@@ -114,6 +107,15 @@ impl Form {
                     "the form has no object: send the field `object` with its file, or `object_sha256`",
                 ));
             }
+        };
+        // What is kept may be a log, or a bundle.
+        check(&bytes, app)?;
+        let now = Instant::now();
+        app.tenants.admit(tenant, bytes.len(), now).await??;
+        let shares = shares(&bytes);
+        let object = match kept {
+            Some(digest) => digest,
+            None => app.blobs.put(bytes).await?,
         };
         Ok(Self {
             object,
@@ -138,27 +140,49 @@ struct Fields {
 }
 
 impl Fields {
-    async fn take(&mut self, field: Field<'_>) -> Result<(), Problem> {
+    async fn take(&mut self, field: Field<'_>, most_targets: usize) -> Result<(), Problem> {
         let name = field.name().unwrap_or_default().to_owned();
         match name.as_str() {
             "object" => {
                 self.file_name = field.file_name().map(str::to_owned);
                 once(&mut self.object, &name, field.bytes().await?.into())
             }
-            "object_sha256" => once(&mut self.object_sha256, &name, field.text().await?),
-            "name" => once(&mut self.name, &name, field.text().await?),
-            "target" => {
-                self.targets.push(field.text().await?);
+            "object_sha256" => once(&mut self.object_sha256, &name, text(field).await?),
+            "name" => once(&mut self.name, &name, text(field).await?),
+            "target" if self.targets.len() < most_targets => {
+                self.targets.push(text(field).await?);
                 Ok(())
             }
-            "inputs" => once(&mut self.inputs, &name, field.text().await?),
-            "limits" => once(&mut self.limits, &name, field.text().await?),
+            "target" => Err(Problem::impossible(format!(
+                "the form has more than {most_targets} targets, which are all that are allowed"
+            ))),
+            "inputs" => once(&mut self.inputs, &name, text(field).await?),
+            "limits" => once(&mut self.limits, &name, text(field).await?),
             other => Err(Problem::malformed(format!(
                 "the form has a field `{}`: expected object, object_sha256, name, target, inputs and limits",
                 other.chars().take(80).collect::<String>()
             ))),
         }
     }
+}
+
+async fn text(mut field: Field<'_>) -> Result<String, Problem> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = field.chunk().await? {
+        if bytes.len() + chunk.len() > TEXT_LIMIT {
+            return Err(Problem::too_large(format!(
+                "the form has a text of more than {TEXT_LIMIT} bytes, in the field `{}`",
+                field.name().unwrap_or_default()
+            )));
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    String::from_utf8(bytes).map_err(|_| {
+        Problem::malformed(format!(
+            "the form has a text that is not UTF-8, in the field `{}`",
+            field.name().unwrap_or_default()
+        ))
+    })
 }
 
 fn once<T>(field: &mut Option<T>, name: &str, value: T) -> Result<(), Problem> {
@@ -208,13 +232,6 @@ fn identified(names: &[String], app: &App) -> Result<Vec<(String, String)>, Prob
         return Err(Problem::malformed(
             "the form has no target: send the field `target` with a name, once for each",
         ));
-    }
-    if names.len() > app.bounds.targets {
-        return Err(Problem::impossible(format!(
-            "the form has {} targets, and {} are allowed",
-            names.len(),
-            app.bounds.targets
-        )));
     }
     let mut targets: Vec<(String, String)> = Vec::with_capacity(names.len());
     for name in names {
