@@ -6,6 +6,7 @@ import { ask, attempt, download, element, find, number } from "./page.js";
 const MOST_LINES = 5000;
 
 const INSTRUCTION = /^\d+: \(/;
+const STATISTICS = /^(verification time|stack depth|processed) /;
 // `; return *p; @ prog.c:7`, and without a place from older kernels.
 const SOURCE = /^; (.*?)(?: @ (.+):(\d+))?$/;
 
@@ -18,7 +19,7 @@ export async function showLog(job, target) {
   const { sources, of } = sourcesOf(lines);
   const rejected = of[here] ?? null;
   const shown = lines.map((line, index) => {
-    const words = index > here && line && !line.startsWith("processed ");
+    const words = index > here && line && !STATISTICS.test(line);
     const className = index === here ? "here" : words ? "words" : SOURCE.test(line) ? "source" : "";
     return element("span", { className, textContent: `${line}\n` });
   });

@@ -70,7 +70,7 @@ function showTargets(targets, queue, admin) {
 
 function count(line) {
   if (!line) return "0";
-  return `${number.format(line.tasks)}, ${number.format(line.own)} of yours`;
+  return `${number.format(line.tasks)} (${number.format(line.own)} yours)`;
 }
 
 // Removing takes two presses.
