@@ -163,7 +163,7 @@ impl Iterator for Vandal {
     type Item = Damaged;
 
     fn next(&mut self) -> Option<Damaged> {
-        let deep = self.made % self.deep == 0;
+        let deep = self.made.is_multiple_of(self.deep);
         self.made += 1;
         loop {
             let damaged = self.damaged();

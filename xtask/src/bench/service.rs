@@ -73,8 +73,8 @@ pub fn service() -> Result<(), Box<dyn Error>> {
     add(head(&lab));
     let (mut of_direct, mut of_service) = (Duration::ZERO, Duration::ZERO);
     for block in objects.chunks(BLOCK) {
-        let (local, direct) = directly(&lab, block)?;
-        let (answers, served) = by_service(&client, lab.target.name(), block)?;
+        let (local, direct) = timed(|| directly(&lab, block))?;
+        let (answers, served) = timed(|| by_service(&client, lab.target.name(), block))?;
         compare(block, &local, &answers)?;
         of_direct += direct;
         of_service += served;
@@ -97,7 +97,7 @@ pub fn service() -> Result<(), Box<dyn Error>> {
         OBJECTS * TIMES,
     ));
     for round in 1..=2 {
-        let known = known(&client, lab.target.name(), &objects)?;
+        let ((), known) = timed(|| known(&client, lab.target.name(), &objects))?;
         add(format!(
             "What was verified before, {KNOWN} submissions by {CLIENTS} clients on the same machine, round {round}: \
              **{:.0} answers a second**; the process has {} MiB afterwards.\n",
@@ -122,35 +122,31 @@ fn head(lab: &Lab) -> String {
 }
 
 /// Each with a verifier of its own, as local builds do.
-fn directly(lab: &Lab, objects: &[Object]) -> Result<(Vec<Bundle>, Duration), Box<dyn Error>> {
+fn directly(lab: &Lab, objects: &[Object]) -> Result<Vec<Bundle>, Box<dyn Error>> {
     let signer = Signer::from_pem(&lab.signer.to_pem()?)?;
-    let start = Instant::now();
-    let bundles = all(SLOTS, objects.len(), |index| {
+    all(SLOTS, objects.len(), |index| {
         let mut verifier = Verifier::start(&lab.target, Limits::default())?;
         let verified = verifier.verify(&objects[index], &mut |_| {})?;
         let mut bundle = preverify_pipeline::bundle(&[(&lab.target, &verified)])?;
         bundle.sign(&signer)?;
         Ok(bundle)
-    })?;
-    Ok((bundles, start.elapsed()))
+    })
 }
 
-/// The bundles of all submissions, in the order of chance.
+/// The bundles of all submissions, in an order of chance, with the places of their objects.
 fn by_service(
     client: &Client,
     target: &str,
     objects: &[Object],
-) -> Result<(Vec<(usize, Bundle)>, Duration), Box<dyn Error>> {
+) -> Result<Vec<(usize, Bundle)>, Box<dyn Error>> {
     let order = Chance::new(1).order(objects.len() * TIMES);
-    let start = Instant::now();
-    let answers = all(CLIENTS, order.len(), |place| {
+    all(CLIENTS, order.len(), |place| {
         let index = order[place] % objects.len();
         let object = &objects[index];
         let job = client.submit(&object.name, &object.elf, &[("target", target)])?;
         let job = accepted(client.wait(&job)?)?;
         Ok((index, client.bundle(&job)?))
-    })?;
-    Ok((answers, start.elapsed()))
+    })
 }
 
 fn compare(
@@ -169,16 +165,22 @@ fn compare(
     Ok(())
 }
 
-fn known(client: &Client, target: &str, objects: &[Object]) -> Result<Duration, Box<dyn Error>> {
+fn known(client: &Client, target: &str, objects: &[Object]) -> Result<(), Box<dyn Error>> {
     let digests: Vec<_> = objects.iter().map(Object::sha256).collect();
-    let start = Instant::now();
     all(CLIENTS, KNOWN, |place| {
         let index = place % objects.len();
         let name = &objects[index].name;
         accepted(client.submit_known(name, &digests[index], &[("target", target)])?)?;
         Ok(())
     })?;
-    Ok(start.elapsed())
+    Ok(())
+}
+
+fn timed<T>(
+    work: impl FnOnce() -> Result<T, Box<dyn Error>>,
+) -> Result<(T, Duration), Box<dyn Error>> {
+    let start = Instant::now();
+    Ok((work()?, start.elapsed()))
 }
 
 fn accepted(job: Value) -> Result<Value, Failure> {
