@@ -25,6 +25,8 @@ use crate::nats::{Nats, NatsError, SILENCE, subject};
 const ANY: &str = "any";
 /// How often a worker without work looks whether it has missed something, or somebody was lost.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long a server may take to say whether there is something.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a line without anybody in it is known to the server.
 const FORGOTTEN: Duration = Duration::from_secs(3600);
 
@@ -180,20 +182,15 @@ impl Work {
             let made = made.map_err(NatsError::of("make a consumer"))?;
             consumers.insert(line.clone(), made);
         }
-        let consumer = &consumers[line];
-        let failed = "take work";
-        match consumer.fetch().max_messages(1).messages().await {
-            Ok(mut messages) => match messages.next().await {
-                Some(Ok(message)) => Ok(Some(message)),
-                Some(Err(error)) => Err(NatsError::of_any(failed)(error)),
-                None => Ok(None),
-            },
-            Err(error) => {
-                // The server may have forgotten it.
-                consumers.remove(line);
-                Err(NatsError::of(failed)(error))
-            }
+        let taken = tokio::time::timeout(PATIENCE, fetch(&consumers[line])).await;
+        let taken = taken
+            .map_err(NatsError::of("take work in time"))
+            .and_then(|taken| taken);
+        if taken.is_err() {
+            // The server may have forgotten it.
+            consumers.remove(line);
         }
+        taken
     }
 
     /// The lines with somebody in them, among those for some targets.
@@ -237,6 +234,14 @@ impl Work {
         }
         Ok(all)
     }
+}
+
+/// A message, if there is one now. A server that does not lead yet, or any longer, does not answer at all.
+async fn fetch(consumer: &PullConsumer) -> Result<Option<Message>, NatsError> {
+    let fetched = consumer.fetch().max_messages(1).messages().await;
+    let mut fetched = fetched.map_err(NatsError::of("take work"))?;
+    let message = fetched.next().await.transpose();
+    message.map_err(NatsError::of_any("take work"))
 }
 
 fn is_full(error: &async_nats::jetstream::context::PublishError) -> bool {
