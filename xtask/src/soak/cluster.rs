@@ -69,8 +69,8 @@ pub fn cluster(args: &ClusterArgs) -> Result<(), Box<dyn Error>> {
     );
 
     for worker in 0..PLAN.workers {
-        // As many as keep all workers at work.
-        let jobs = objects.next(2 * PLAN.workers)?;
+        // As many as keep all workers at work for a while.
+        let jobs = objects.next(10 * PLAN.workers)?;
         let name = format!("kill -9 of worker {worker} in the middle of a job");
         run(&name, &mut cluster, &jobs, |cluster, _| {
             cluster.while_it_works(worker)?;

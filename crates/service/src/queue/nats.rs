@@ -26,7 +26,7 @@ const ANY: &str = "any";
 /// How often a worker without work looks whether it has missed something, or somebody was lost.
 const LOOK: Duration = Duration::from_secs(1);
 /// How long a server may take to say whether there is something.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(2);
 /// How long a line without anybody in it is known to the server.
 const FORGOTTEN: Duration = Duration::from_secs(3600);
 
