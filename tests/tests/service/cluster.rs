@@ -1,13 +1,12 @@
 //! A service of several processes: what they share, and what is left when one is lost.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::net::{Ipv4Addr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use preverify_bundle::Signer;
-use preverify_lab::{Lab, object};
+use preverify_lab::{Lab, NatsServers, object};
 use preverify_service::{NatsOptions, Service, WorkerSetup, work};
 use preverify_target::{Store, default_cache};
 use serde_json::{Value, json};
@@ -17,7 +16,7 @@ use tokio::sync::oneshot;
 
 use crate::running::{Running, options};
 
-/// How long a server may take to listen, and a worker to be known.
+/// How long a worker may take to begin.
 const LIMIT: Duration = Duration::from_secs(60);
 
 #[test]
@@ -92,7 +91,7 @@ fn records_of_a_newer_version_are_left_alone() {
     let state = tempfile::tempdir().unwrap();
     drop(Running::api(&server.options(), &state));
     // As a version writes it that has another format.
-    let mut newer = TcpStream::connect(("127.0.0.1", server.port)).unwrap();
+    let mut newer = server.connect();
     let put = b"CONNECT {}\r\nPUB $KV.preverify_records.format 1\r\n2\r\nPING\r\n";
     newer.write_all(put).unwrap();
     let mut answers = BufReader::new(newer).lines();
@@ -112,56 +111,32 @@ fn records_of_a_newer_version_are_left_alone() {
 
 /// A NATS server of this test's own.
 pub struct Server {
-    process: Child,
-    port: u16,
+    servers: NatsServers,
     _folder: TempDir,
 }
 
 impl Server {
     pub fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let free = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let port = free.local_addr().unwrap().port();
-        drop(free);
-        let process = Command::new("nats-server")
-            .args([
-                "--addr",
-                "127.0.0.1",
-                "--port",
-                &port.to_string(),
-                "--jetstream",
-            ])
-            .arg("--store_dir")
-            .arg(folder.path())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let start = Instant::now();
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(start.elapsed() < LIMIT, "nats-server does not listen");
-            thread::sleep(Duration::from_millis(20));
-        }
         Self {
-            process,
-            port,
+            servers: NatsServers::start(1, Ipv4Addr::LOCALHOST.into(), folder.path()).unwrap(),
             _folder: folder,
         }
     }
 
     pub fn options(&self) -> NatsOptions {
         NatsOptions {
-            servers: vec![format!("nats://127.0.0.1:{}", self.port)],
+            servers: self.servers.urls(),
             credentials: None,
             replicas: 1,
         }
     }
-}
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+    fn connect(&self) -> TcpStream {
+        let [url] = &self.servers.urls()[..] else {
+            panic!("there is one server");
+        };
+        TcpStream::connect(url.strip_prefix("nats://").unwrap()).unwrap()
     }
 }
 
