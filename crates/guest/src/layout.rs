@@ -1,8 +1,9 @@
 //! Has what this kernel allocates lie elsewhere than in other boots.
 //!
 //! The host tells addresses from constants by comparing two boots. Where a kernel chooses all its addresses at random,
-//! they differ; but on arm and arm64, what it allocates goes to the first place with enough room, which is the same
-//! in every boot. In boots that the host marks, many such places are taken from the start.
+//! they differ; but on arm and arm64, and on x86_64 without `CONFIG_RANDOMIZE_MEMORY`, what it allocates goes to the first
+//! place with enough room, which is the same in every boot. In boots that the host marks, many such places are taken
+//! from the start.
 
 use std::mem;
 

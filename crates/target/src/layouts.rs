@@ -316,13 +316,12 @@ fn shifted(spec: &MachineSpec, arch: Arch, index: usize) -> MachineSpec {
         return spec;
     }
     let memory = spec.memory_mib - spec.memory_mib / 8;
-    let words = match arch {
-        Arch::X86_64 => return spec,
-        Arch::Arm64 => format!("mem={memory}M {OCCUPY}"),
-        Arch::Arm => format!("mem={memory}M {OCCUPY} vmalloc=496M"),
+    let elsewhere = match arch {
+        Arch::X86_64 | Arch::Arm64 => "",
+        Arch::Arm => " vmalloc=496M",
     };
-    spec.command_line.push(' ');
-    spec.command_line.push_str(&words);
+    spec.command_line
+        .push_str(&format!(" mem={memory}M {OCCUPY}{elsewhere}"));
     spec
 }
 
