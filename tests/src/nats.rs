@@ -9,6 +9,7 @@ use crate::service::{Process, ServiceError};
 /// Servers that know each other; one alone is no cluster.
 #[derive(Debug)]
 pub struct NatsServers {
+    program: PathBuf,
     address: IpAddr,
     folder: PathBuf,
     ports: Vec<Ports>,
@@ -23,7 +24,12 @@ struct Ports {
 
 impl NatsServers {
     /// Starts so many at an address. What they keep goes to a folder.
-    pub fn start(count: usize, address: IpAddr, folder: &Path) -> Result<Self, ServiceError> {
+    pub fn start(
+        program: &Path,
+        count: usize,
+        address: IpAddr,
+        folder: &Path,
+    ) -> Result<Self, ServiceError> {
         let mut ports = Vec::new();
         for _ in 0..count {
             // Both are held until both are known.
@@ -37,6 +43,7 @@ impl NatsServers {
             });
         }
         let mut servers = Self {
+            program: program.to_owned(),
             address,
             folder: folder.to_owned(),
             ports,
@@ -62,7 +69,7 @@ impl NatsServers {
     pub fn restart(&mut self, server: usize) -> Result<(), ServiceError> {
         let Ports { clients, servers } = self.ports[server];
         let store = self.folder.join(format!("nats-{server}"));
-        let mut command = Command::new("nats-server");
+        let mut command = Command::new(&self.program);
         command
             .args(["--addr", &self.address.to_string()])
             .args(["--port", &clients.to_string()])

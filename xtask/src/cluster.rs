@@ -13,8 +13,11 @@ use std::time::{Duration, Instant};
 
 use preverify_lab::service::{Client, Process, listening};
 use preverify_lab::{NatsServers, machines_of};
+use preverify_target::debian::Apt;
+use preverify_target::default_cache;
 use serde_json::{Value, json};
 
+use crate::debs::unpacked;
 use crate::run::run_command;
 use network::Network;
 
@@ -29,6 +32,8 @@ pub struct Plan {
     pub workers: usize,
 }
 
+/// The Debian release whose NATS server is used.
+const NATS_RELEASE: &str = "trixie";
 /// How long a state may take to come about.
 const LIMIT: Duration = Duration::from_secs(600);
 
@@ -91,7 +96,7 @@ impl Cluster {
         )?;
         let mut cluster = Self {
             plan,
-            nats: NatsServers::start(plan.nats, address, folder)?,
+            nats: NatsServers::start(&nats_server()?, plan.nats, address, folder)?,
             preverify: preverify.to_owned(),
             target: target.to_owned(),
             folder: folder.to_owned(),
@@ -295,6 +300,17 @@ impl Cluster {
     fn worker_log(&self, worker: usize) -> PathBuf {
         self.folder.join(format!("worker-{worker}.log"))
     }
+}
+
+/// The program, which need not be installed: not every Debian release has one that keeps what its cluster has agreed on.
+fn nats_server() -> Result<PathBuf, Box<dyn Error>> {
+    let cache = default_cache()?;
+    let folder = cache.join(format!("nats-server-{NATS_RELEASE}"));
+    let apt = || Apt::open_release(&cache, NATS_RELEASE);
+    let folder = unpacked(&folder, apt, |_| {
+        Ok::<_, Box<dyn Error>>(vec!["nats-server".to_owned()])
+    })?;
+    Ok(folder.join("usr/sbin/nats-server"))
 }
 
 fn json_of(client: &Client, path: &str) -> Value {

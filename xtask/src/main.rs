@@ -9,6 +9,7 @@ mod bpf;
 mod chance;
 mod cluster;
 mod corpus;
+mod debs;
 mod demo;
 mod header;
 mod kernel;

@@ -6,17 +6,17 @@
 //! cache. The C libraries below libbpf are Debian's, unpacked in the cache, too. Only linkers and C compilers for these
 //! architectures are installed packages: they do not work from elsewhere.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use preverify_abi::kinds::Architecture;
-use preverify_target::debian::{self, Apt, DebianError};
+use preverify_target::debian::{Apt, DebianError};
 use preverify_target::{TargetError, default_cache};
 
 use crate::arch::Arch;
+use crate::debs::unpacked;
 use crate::paths::target_dir;
-use crate::run::{RunError, at, output, remove_folder, run};
+use crate::run::{RunError, output, run};
 
 /// What rustup calls the sources of a compiler's standard library.
 const SOURCES: &str = "rust-src";
@@ -81,10 +81,9 @@ impl Toolchain {
             arch,
             compiler: Compiler::find(&cache, &folder)?,
             libraries: unpacked(
-                &cache,
-                architecture,
                 &folder.join(format!("libraries-{architecture}")),
-                |apt| Ok(LIBRARIES.map(|name| apt.package(name)).to_vec()),
+                || Apt::open(&cache, architecture),
+                |apt| Ok::<_, ToolchainError>(LIBRARIES.map(|name| apt.package(name)).to_vec()),
             )?,
         })
     }
@@ -144,8 +143,8 @@ impl Compiler {
             Err(failure) => println!("{failure}"),
         }
         println!("using Debian's compiler for other architectures");
-        let packages = debian_compiler;
-        unpacked(cache, Architecture::X86_64, &folder.join("rust"), packages).map(Self::Debian)
+        let apt = || Apt::open(cache, Architecture::X86_64);
+        unpacked(&folder.join("rust"), apt, debian_compiler).map(Self::Debian)
     }
 }
 
@@ -173,36 +172,4 @@ fn debian_compiler(apt: &Apt) -> Result<Vec<String>, ToolchainError> {
         names.push(package.clone());
     }
     Ok(names)
-}
-
-/// A folder with the contents of packages, made if it is not there.
-fn unpacked(
-    cache: &Path,
-    architecture: Architecture,
-    folder: &Path,
-    packages: impl FnOnce(&Apt) -> Result<Vec<String>, ToolchainError>,
-) -> Result<PathBuf, ToolchainError> {
-    if folder.exists() {
-        return Ok(folder.to_owned());
-    }
-    // Only one process has it, and so only one makes the folder.
-    let apt = Apt::open(cache, architecture)?;
-    if folder.exists() {
-        return Ok(folder.to_owned());
-    }
-    if let Some(failure) = apt.update()? {
-        eprintln!("warning: the package lists may be old: {failure}");
-    }
-    let names = packages(&apt)?;
-    println!("unpacking {} in {}", names.join(", "), folder.display());
-    let partial = folder.with_extension("partial");
-    let debs = folder.with_extension("debs");
-    remove_folder(&partial)?;
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    for deb in apt.download(&names, &debs)? {
-        debian::extract(&deb, &partial)?;
-    }
-    remove_folder(&debs)?;
-    fs::rename(&partial, folder).map_err(at(&partial))?;
-    Ok(folder.to_owned())
 }

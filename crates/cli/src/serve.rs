@@ -26,12 +26,13 @@ From a target to a bundle:
   preverify serve
   preverify submit xdp.bpf.o --target board -o xdp.pvb
 
-The service verifies for the targets that `preverify target list` shows, also for those that come while it runs. What was verified before for the same object, \
-inputs, limits and target is answered without a verification.
+The service verifies for the targets that `preverify target list` shows, also for those that come while it runs. What was \
+verified before for the same object, inputs, limits and target is answered without a verification.
 
 All that it keeps is in one folder: jobs and tokens in state.db, objects, logs and bundles in blobs/, the signing key \
-if none was given. `preverify service backup` copies it while the service runs. With the first start, it makes a token that is good for everything, in admin.token there. Whoever \
-has that file needs no --token to submit. Others are made with it:
+if none was given. `preverify service backup` copies it while the service runs. With the first start, it makes a token \
+that is good for everything, in admin.token there. Whoever has that file needs no --token to submit. Others are made \
+with it:
 
   curl -H \"Authorization: Bearer $(cat admin.token)\" -H 'Content-Type: application/json' \\
       -d '{\"name\": \"ci\", \"tenant\": \"acme\", \"scopes\": [\"submit\", \"read\"]}' http://127.0.0.1:8440/v1/tokens

@@ -1,5 +1,6 @@
 //! NATS JetStream: what several processes share.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,10 @@ const START: Duration = Duration::from_secs(60);
 /// How often they are asked until then.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// Processes of older servers, killed, may come back with less than their cluster has agreed on, or with nothing: see
+/// nats-server's changes 5946 and 6888. Seen so with 2.9.10; this one has been through the same.
+const OLDEST_IN_CLUSTER: Version = Version(2, 10, 27);
+
 /// How to reach a server, and what to ask it for.
 #[derive(Clone, Debug)]
 pub struct NatsOptions {
@@ -28,6 +33,24 @@ pub struct NatsOptions {
     pub credentials: Option<std::path::PathBuf>,
     /// On how many servers everything is kept.
     pub replicas: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Version(i64, i64, i64);
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.0, self.1, self.2)
+    }
+}
+
+/// A cluster of such servers does not keep what it has agreed on.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "it is nats-server {found}, and a cluster older than {OLDEST_IN_CLUSTER} can lose what it keeps when its processes are killed: upgrade its servers"
+)]
+struct TooOld {
+    found: String,
 }
 
 /// The server does not do what is asked of it.
@@ -91,6 +114,12 @@ impl Nats {
                 .map_err(NatsError::of(format!("connect to {servers}")))
         })
         .await?;
+        let Version(major, minor, patch) = OLDEST_IN_CLUSTER;
+        if options.replicas > 1 && !client.is_server_compatible(major, minor, patch) {
+            let found = client.server_info().version;
+            let action = format!("keep anything on {} servers of {servers}", options.replicas);
+            return Err(NatsError::of(action)(TooOld { found }));
+        }
         let context = jetstream::new(client.clone());
         Ok(Self {
             client,
@@ -117,8 +146,8 @@ impl Nats {
         found.map_err(NatsError::of("open the bucket with records"))
     }
 
-    /// The store with blobs.
-    pub async fn blobs(&self) -> Result<object_store::ObjectStore, NatsError> {
+    /// The store with blobs, and the stream that it is made of.
+    pub async fn blobs(&self) -> Result<(object_store::ObjectStore, Stream), NatsError> {
         let bucket = format!("{PREFIX}_blobs");
         let config = object_store::Config {
             bucket: bucket.clone(),
@@ -127,11 +156,18 @@ impl Nats {
             ..object_store::Config::default()
         };
         patiently(async || {
-            if let Ok(found) = self.context.get_object_store(&bucket).await {
-                return Ok(found);
-            }
-            let made = self.context.create_object_store(config.clone()).await;
-            made.map_err(NatsError::of("make the store of blobs"))
+            let store = match self.context.get_object_store(&bucket).await {
+                Ok(found) => found,
+                Err(_) => {
+                    let made = self.context.create_object_store(config.clone()).await;
+                    made.map_err(NatsError::of("make the store of blobs"))?
+                }
+            };
+            let stream = self.context.get_stream(format!("OBJ_{bucket}")).await;
+            Ok((
+                store,
+                stream.map_err(NatsError::of("open the store of blobs"))?,
+            ))
         })
         .await
     }
@@ -182,4 +218,49 @@ async fn patiently<T>(attempt: impl AsyncFn() -> Result<T, NatsError>) -> Result
 /// A subject of the service's own.
 pub fn subject(rest: &str) -> String {
     format!("{PREFIX}.{rest}")
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Connects to a server that says it has a version, and nothing else.
+    async fn connect(version: &str, replicas: usize) -> Result<Nats, NatsError> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let greeting = format!("INFO {{\"version\":\"{version}\",\"max_payload\":1048576}}\r\n");
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(greeting.as_bytes()).await.unwrap();
+            let mut lines = BufReader::new(&mut stream).lines();
+            while lines.next_line().await.unwrap().unwrap() != "PING" {}
+            stream.write_all(b"PONG\r\n").await.unwrap();
+            stream
+        });
+        let options = NatsOptions {
+            servers: vec![format!("nats://{address}")],
+            credentials: None,
+            replicas,
+        };
+        let outcome = Nats::connect(&options).await;
+        drop(server.await.unwrap());
+        outcome
+    }
+
+    #[tokio::test]
+    async fn clusters_that_lose_what_they_keep_are_refused() {
+        for version in ["2.9.10", "2.10.26"] {
+            let error = connect(version, 3).await.unwrap_err().to_string();
+            for part in ["3 servers of nats://127.0.0.1:", version, "2.10.27"] {
+                assert!(error.contains(part), "{part}: {error}");
+            }
+            // One server alone has nobody to agree with.
+            connect(version, 1).await.unwrap();
+        }
+        connect("2.10.27", 3).await.unwrap();
+        connect("2.11.0-preview.1", 3).await.unwrap();
+    }
 }

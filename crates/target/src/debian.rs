@@ -92,7 +92,31 @@ impl Apt {
             Architecture::ARM => ("armhf", ":armhf"),
             _ => (HOST, ""),
         };
-        let folder = cache.join("apt").join(name);
+        let architectures = format!("APT::Architectures={HOST},{name}");
+        Self::with_state(cache.join("apt").join(name), suffix, vec![architectures])
+    }
+
+    /// apt with the packages of a Debian release that need not be the host's, for the host's architecture. They come from
+    /// where the host has its own from.
+    pub fn open_release(cache: &Path, release: &str) -> Result<Self, TargetError> {
+        let folder = cache.join("apt").join(format!("{HOST}-{release}"));
+        create_folder(&folder)?;
+        let sources = folder.join("sources.list");
+        let mirror = mirror()?;
+        let source = format!("deb [signed-by={ARCHIVE_KEYS}] {mirror} {release} main\n");
+        fs::write(&sources, source).map_err(at(&sources))?;
+        let settings = vec![
+            setting("Dir::Etc::SourceList", &sources),
+            "Dir::Etc::SourceParts=/dev/null".to_owned(),
+        ];
+        Self::with_state(folder, "", settings)
+    }
+
+    fn with_state(
+        folder: PathBuf,
+        suffix: &'static str,
+        mut settings: Vec<String>,
+    ) -> Result<Self, TargetError> {
         for part in ["lists/partial", "archives/partial"] {
             create_folder(&folder.join(part))?;
         }
@@ -100,21 +124,19 @@ impl Apt {
         // Nothing is installed there.
         let status = folder.join("status");
         fs::write(&status, "").map_err(at(&status))?;
-        let folder_of = |name: &str, path: &Path| format!("{name}={}", path.display());
-        let settings = [
-            folder_of("Dir::State", &folder),
-            folder_of("Dir::State::Lists", &folder.join("lists")),
-            folder_of("Dir::State::status", &status),
-            folder_of("Dir::Cache", &folder),
+        settings.extend([
+            setting("Dir::State", &folder),
+            setting("Dir::State::Lists", &folder.join("lists")),
+            setting("Dir::State::status", &status),
+            setting("Dir::Cache", &folder),
             // Hosts that throw these away (containers) would have them made for every question.
-            folder_of("Dir::Cache::pkgcache", &folder.join("pkgcache.bin")),
-            folder_of("Dir::Cache::srcpkgcache", &folder.join("srcpkgcache.bin")),
-            format!("APT::Architectures={HOST},{name}"),
+            setting("Dir::Cache::pkgcache", &folder.join("pkgcache.bin")),
+            setting("Dir::Cache::srcpkgcache", &folder.join("srcpkgcache.bin")),
             // Descriptions in other languages are of no use.
             "Acquire::Languages=none".to_owned(),
             // As root, apt would drop to a user who cannot write here.
             "APT::Sandbox::User=root".to_owned(),
-        ];
+        ]);
         let mut options = vec!["--quiet".to_owned()];
         options.extend(settings.into_iter().flat_map(|set| ["-o".to_owned(), set]));
         Ok(Self {
@@ -234,6 +256,28 @@ impl Apt {
 
 /// What Debian calls the architecture of hosts.
 const HOST: &str = "amd64";
+/// The keys that Debian signs its releases with, on every Debian machine.
+const ARCHIVE_KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+fn setting(name: &str, path: &Path) -> String {
+    format!("{name}={}", path.display())
+}
+
+/// Where the host has Debian's packages from.
+fn mirror() -> Result<String, DebianError> {
+    let mut command = Command::new("apt-get");
+    // The first one is that of the release itself: updates may come from elsewhere.
+    command.args(["indextargets", "--format", "$(REPO_URI)"]);
+    command.args(["Created-By: Packages", "Origin: Debian"]);
+    let found = run::output(&mut command, "apt")?;
+    match found.lines().next() {
+        Some(mirror) => Ok(mirror.to_owned()),
+        None => Err(DebianError::Puzzling {
+            package: "Debian's own packages (have the lists been brought up to date?)".to_owned(),
+            found,
+        }),
+    }
+}
 
 /// A package's name without an architecture.
 pub(crate) fn plain(name: &str) -> &str {

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, TcpStream};
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -119,7 +120,13 @@ impl Server {
     pub fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         Self {
-            servers: NatsServers::start(1, Ipv4Addr::LOCALHOST.into(), folder.path()).unwrap(),
+            servers: NatsServers::start(
+                Path::new("nats-server"),
+                1,
+                Ipv4Addr::LOCALHOST.into(),
+                folder.path(),
+            )
+            .unwrap(),
             _folder: folder,
         }
     }

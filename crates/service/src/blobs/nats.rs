@@ -1,9 +1,12 @@
 //! Blobs in an object store of NATS JetStream.
 
-use std::fmt;
+use std::{fmt, io};
 
-use async_nats::jetstream::object_store::{GetErrorKind, InfoErrorKind, Object, ObjectStore};
-use tokio::io::AsyncReadExt;
+use async_nats::jetstream::object_store::{InfoErrorKind, ObjectInfo, ObjectStore};
+use async_nats::jetstream::stream::Stream;
+use futures_util::stream;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio_util::io::StreamReader;
 
 use super::{BlobError, Pieces};
 use crate::digest::Digest;
@@ -12,6 +15,8 @@ use crate::nats::{Nats, NatsError};
 /// A store of blobs.
 pub struct Bucket {
     store: ObjectStore,
+    /// What that is made of.
+    stream: Stream,
 }
 
 impl fmt::Debug for Bucket {
@@ -23,9 +28,8 @@ impl fmt::Debug for Bucket {
 impl Bucket {
     /// The one of the service.
     pub async fn open(nats: &Nats) -> Result<Self, NatsError> {
-        Ok(Self {
-            store: nats.blobs().await?,
-        })
+        let (store, stream) = nats.blobs().await?;
+        Ok(Self { store, stream })
     }
 
     /// Keeps bytes. What is there is not written again: who reads it then would find it half-replaced.
@@ -59,19 +63,43 @@ impl Bucket {
         Ok(object.map(|object| Pieces::of(digest, object)))
     }
 
-    async fn open_object(&self, digest: Digest) -> Result<Option<Object>, BlobError> {
-        match self.store.get(digest.to_string()).await {
-            Ok(object) => Ok(Some(object)),
-            Err(error) if error.kind() == GetErrorKind::NotFound => Ok(None),
-            Err(error) => Err(NatsError::of(format!("fetch {digest}"))(error).into()),
-        }
+    /// What an object of the store is made of, one chunk after the other. The client's own way has a consumer for it: where
+    /// that cannot be made, it panics, and one whose server dies is waited for in vain.
+    async fn open_object(
+        &self,
+        digest: Digest,
+    ) -> Result<Option<impl AsyncRead + Send + Unpin + use<>>, BlobError> {
+        let Some(info) = self.info(digest).await? else {
+            return Ok(None);
+        };
+        let subject = format!("$O.{}.C.{}", info.bucket, info.nuid);
+        let start = (self.stream.clone(), 0, info.chunks);
+        let chunks = stream::try_unfold(start, move |(stream, sequence, left)| {
+            let subject = subject.clone();
+            async move {
+                if left == 0 {
+                    return Ok(None);
+                }
+                let chunk = stream.get_first_raw_message_by_subject(subject, sequence);
+                let chunk = chunk.await.map_err(io::Error::other)?;
+                Ok::<_, io::Error>(Some((
+                    chunk.payload,
+                    (stream, chunk.sequence + 1, left - 1),
+                )))
+            }
+        });
+        Ok(Some(StreamReader::new(Box::pin(chunks))))
     }
 
     /// Whether there are bytes with a digest.
     pub async fn has(&self, digest: Digest) -> Result<bool, BlobError> {
+        Ok(self.info(digest).await?.is_some())
+    }
+
+    async fn info(&self, digest: Digest) -> Result<Option<ObjectInfo>, BlobError> {
         match self.store.info(digest.to_string()).await {
-            Ok(info) => Ok(!info.deleted),
-            Err(error) if error.kind() == InfoErrorKind::NotFound => Ok(false),
+            Ok(info) => Ok((!info.deleted).then_some(info)),
+            Err(error) if error.kind() == InfoErrorKind::NotFound => Ok(None),
             Err(error) => Err(NatsError::of(format!("look for {digest}"))(error).into()),
         }
     }

@@ -1,17 +1,15 @@
 //! Records in a bucket of NATS JetStream: any number of processes, on any number of machines.
 
-use async_nats::jetstream::consumer::pull::OrderedConfig;
-use async_nats::jetstream::consumer::{DeliverPolicy, ReplayPolicy};
 use async_nats::jetstream::kv::{CreateErrorKind, Operation, Store, UpdateErrorKind};
-use futures_util::StreamExt;
+use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::{FORMAT, Page, Record, RecordError};
 use crate::nats::{Nats, NatsError};
 
 /// The record that has the format of all.
 const FORMAT_KEY: &str = "format";
-/// Says of a message what it has done to its key.
-const OPERATION: &str = "KV-Operation";
+/// Records that are asked for at the same time.
+const AT_ONCE: usize = 32;
 
 /// A bucket of records.
 #[derive(Debug)]
@@ -83,66 +81,37 @@ impl Bucket {
     }
 
     /// The records whose keys begin with `prefix`, by key.
+    ///
+    /// Keys and records are asked for one after the other, of the server that leads. A consumer would bring all at once, but
+    /// one whose server dies, or whose messages are removed meanwhile, is waited for in vain.
     pub async fn list(&self, prefix: &str, page: Page<'_>) -> Result<Vec<Found>, RecordError> {
-        // Keys of one page are fetched one by one, so that others are not sent in vain.
-        if page.limit == usize::MAX {
-            let mut all = self.matching(prefix, false).await?;
-            all.retain(|(key, _)| is_after(key, page));
-            order(&mut all, page);
-            return Ok(all);
-        }
-        let mut keys = self.matching(prefix, true).await?;
-        keys.retain(|(key, _)| is_after(key, page));
+        let mut keys = self.keys(prefix).await?;
+        keys.retain(|key| is_after(key, page));
         order(&mut keys, page);
-        let mut found = Vec::new();
-        for (key, _) in keys.into_iter().take(page.limit) {
-            if let Some(record) = self.get(&key).await? {
-                found.push((key, record));
-            }
-        }
-        Ok(found)
+        let records = stream::iter(keys.into_iter().take(page.limit))
+            .map(async |key| Ok::<_, RecordError>((self.get(&key).await?, key)))
+            .buffered(AT_ONCE);
+        // What is removed meanwhile is left out.
+        records
+            .try_filter_map(async |(found, key)| Ok(found.map(|record| (key, record))))
+            .try_collect()
+            .await
     }
 
-    async fn matching(&self, prefix: &str, keys_only: bool) -> Result<Vec<Found>, RecordError> {
+    async fn keys(&self, prefix: &str) -> Result<Vec<String>, RecordError> {
+        let failed = || NatsError::of(format!("list {prefix}"));
         // Prefixes end with a point: what follows is whole words.
         let filter = self.subject(&format!("{prefix}>"));
-        let failed = format!("list {prefix}");
-        let config = OrderedConfig {
-            filter_subject: filter,
-            deliver_policy: DeliverPolicy::LastPerSubject,
-            replay_policy: ReplayPolicy::Instant,
-            headers_only: keys_only,
-            ..OrderedConfig::default()
-        };
-        let consumer = self.store.stream.create_consumer(config).await;
-        let consumer = consumer.map_err(NatsError::of(failed.clone()))?;
-        let mut found = Vec::new();
-        if consumer.cached_info().num_pending == 0 {
-            return Ok(found);
-        }
-        let messages = consumer.messages().await;
-        let mut messages = messages.map_err(NatsError::of(failed.clone()))?;
-        while let Some(message) = messages.next().await {
-            let message = message.map_err(NatsError::of(failed.clone()))?;
-            let info = message.info().map_err(NatsError::of_any(failed.clone()))?;
-            let (revision, last) = (info.stream_sequence, info.pending == 0);
-            let removed = message
-                .headers
-                .as_ref()
-                .and_then(|headers| headers.get(OPERATION));
-            if removed.is_none() {
-                let key = message.subject.strip_prefix(self.store.prefix.as_str());
-                let value = message.payload.to_vec();
-                found.push((
-                    key.unwrap_or_default().to_owned(),
-                    Record { value, revision },
-                ));
-            }
-            if last {
-                break;
-            }
-        }
-        Ok(found)
+        let subjects = self.store.stream.info_with_subjects(filter).await;
+        let subjects: Vec<_> = subjects
+            .map_err(failed())?
+            .try_collect()
+            .await
+            .map_err(failed())?;
+        let prefix = self.store.prefix.as_str();
+        let keys = subjects.iter();
+        let keys = keys.filter_map(|(subject, _)| subject.strip_prefix(prefix));
+        Ok(keys.map(str::to_owned).collect())
     }
 
     fn subject(&self, key: &str) -> String {
@@ -157,9 +126,9 @@ fn is_after(key: &str, page: Page<'_>) -> bool {
     })
 }
 
-fn order(found: &mut [Found], page: Page<'_>) {
-    found.sort_by(|(a, _), (b, _)| match page.backwards {
-        true => b.cmp(a),
-        false => a.cmp(b),
-    });
+fn order(keys: &mut [String], page: Page<'_>) {
+    keys.sort();
+    if page.backwards {
+        keys.reverse();
+    }
 }
