@@ -22,6 +22,7 @@ use tempfile::TempDir;
 
 use crate::blobs::{BlobError, Folder};
 use crate::digest::Digest;
+use crate::files::{FileError, at};
 use crate::records::{RecordError, Sqlite};
 use crate::state::{self, BLOBS, DATABASE, StateError};
 
@@ -48,16 +49,9 @@ pub struct Backup {
 /// There is no backup, or it cannot be restored.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
-    /// A file cannot be read or written.
-    #[error("cannot {action} {}: {source}", path.display())]
-    File {
-        /// What was tried.
-        action: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// Why it did not work.
-        source: io::Error,
-    },
+    /// A file cannot be used.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// There is nothing to take.
     #[error(
         "{} has no {DATABASE}: name the service's folder with --state (with --nats, state is not in a folder but in the \
@@ -143,7 +137,7 @@ pub fn back_up(state: &Path, archive: &Path) -> Result<Backup, BackupError> {
     for name in names {
         let Some(bytes) = blobs.read(name)? else {
             let gone = io::ErrorKind::NotFound.into();
-            return Err(at("read the blob", Path::new(&name.to_string()))(gone));
+            return Err(at("read the blob", Path::new(&name.to_string()))(gone).into());
         };
         let path = format!("{BLOBS}/{name}");
         append(&mut tar, taken, &path, bytes.len() as u64, &bytes[..]).map_err(failed())?;
@@ -155,7 +149,7 @@ pub fn back_up(state: &Path, archive: &Path) -> Result<Backup, BackupError> {
         Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {
             return Err(BackupError::Exists(archive.into()));
         }
-        Err(error) => return Err(failed()(error.error)),
+        Err(error) => return Err(failed()(error.error).into()),
     }
     Ok(contents)
 }
@@ -282,7 +276,7 @@ fn append(
 }
 
 /// A folder that nobody else can look into, and that goes with whoever has it.
-fn partial_folder(parent: &Path) -> Result<TempDir, BackupError> {
+fn partial_folder(parent: &Path) -> Result<TempDir, FileError> {
     use std::os::unix::fs::PermissionsExt;
     tempfile::Builder::new()
         .prefix(PARTIAL)
@@ -291,7 +285,7 @@ fn partial_folder(parent: &Path) -> Result<TempDir, BackupError> {
         .map_err(at("create a folder in", parent))
 }
 
-fn private_file(path: &Path) -> Result<File, BackupError> {
+fn private_file(path: &Path) -> Result<File, FileError> {
     use std::os::unix::fs::OpenOptionsExt;
     let mut options = File::options();
     options.read(true).write(true).create_new(true).mode(0o600);
@@ -299,18 +293,10 @@ fn private_file(path: &Path) -> Result<File, BackupError> {
 }
 
 /// Has the names in a folder on disk.
-fn sync(folder: &Path) -> Result<(), BackupError> {
+fn sync(folder: &Path) -> Result<(), FileError> {
     File::open(folder)
         .and_then(|folder| folder.sync_all())
         .map_err(at("write", folder))
-}
-
-fn at<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> BackupError + 'a {
-    move |source| BackupError::File {
-        action,
-        path: path.to_owned(),
-        source,
-    }
 }
 
 #[cfg(test)]

@@ -18,6 +18,10 @@ use crate::targets::{Held, Targets, Unready};
 const OFTEN: Duration = Duration::from_secs(2);
 /// How long that holds good.
 const GOOD: Duration = Duration::from_secs(10);
+/// How long a target may have no worker, as while its machine starts anew: so long it has its name, and what wants it waits.
+pub const PATIENCE: Duration = Duration::from_secs(600);
+/// How long it may take until who listens has heard of all workers.
+const ALL_HEARD: Duration = Duration::from_secs(3);
 
 /// What is known of a target where it is not held.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +71,8 @@ pub struct Busy(Arc<AtomicUsize>);
 pub struct Directory {
     own: Option<Own>,
     heard: Arc<RwLock<HashMap<String, Heard>>>,
+    /// Where others are heard, if there are any.
+    nats: Option<Nats>,
 }
 
 /// What a worker has said.
@@ -76,7 +82,8 @@ pub struct Heard {
     pub announcement: Announcement,
     /// When.
     pub at: Timestamp,
-    until: Instant,
+    good_until: Instant,
+    known_until: Instant,
 }
 
 impl Own {
@@ -141,12 +148,15 @@ impl Directory {
     pub async fn shared(own: Option<Own>, nats: &Nats) -> Result<Self, NatsError> {
         let heard = nats.client.subscribe(subject("workers")).await;
         let mut heard = heard.map_err(NatsError::of("hear of workers"))?;
-        let directory = Self::of(own);
+        let directory = Self {
+            nats: Some(nats.clone()),
+            ..Self::of(own)
+        };
         let here = directory.clone();
         tokio::spawn(async move {
             while let Some(message) = heard.next().await {
                 match serde_json::from_slice(&message.payload) {
-                    Ok(announcement) => here.hear(announcement, Instant::now() + GOOD),
+                    Ok(announcement) => here.hear(Heard::now(announcement)),
                     Err(error) => warn!(%error, "a worker is not understood"),
                 }
             }
@@ -154,7 +164,13 @@ impl Directory {
         Ok(directory)
     }
 
-    /// The target of a name. If workers hold several of that name, it is the one with the greatest identity, for all who ask.
+    /// Whether all workers have been heard, if they have anything to say.
+    pub fn knows_all(&self) -> bool {
+        let nats = self.nats.as_ref();
+        nats.is_none_or(|nats| nats.connected_for() > ALL_HEARD)
+    }
+
+    /// The target of a name; one that was held lately waits for its worker. If workers hold several of that name, it is the one with the greatest identity, for all who ask.
     pub fn named(&self, name: &str) -> Option<Known> {
         self.by_name().remove(name)
     }
@@ -189,46 +205,59 @@ impl Directory {
             .collect();
         // Of itself, a process knows what it would hear later.
         if let Some(own) = &self.own {
-            let announcement = own.announcement();
-            let heard = Heard::now(announcement, Instant::now() + GOOD);
-            workers.insert(own.worker.clone(), heard);
+            workers.insert(own.worker.clone(), Heard::now(own.announcement()));
         }
         workers.into_values().collect()
     }
 
     fn by_name(&self) -> BTreeMap<String, Known> {
-        let mut by_name: BTreeMap<String, Known> = BTreeMap::new();
-        let said = self.workers().into_iter();
-        for known in said.flat_map(|said| said.announcement.targets) {
-            let place = by_name.entry(known.name.clone());
-            let place = place.or_insert_with(|| known.clone());
-            if known.identity > place.identity {
-                *place = known;
-            }
+        let mut by_name = greatest(self.workers().into_iter());
+        let heard = self.heard.read().unwrap_or_else(PoisonError::into_inner);
+        let known = heard.values().filter(|heard| heard.is_known());
+        for (name, held_lately) in greatest(known.cloned()) {
+            by_name.entry(name).or_insert(held_lately);
         }
         by_name
     }
 
-    fn hear(&self, announcement: Announcement, until: Instant) {
+    fn hear(&self, said: Heard) {
         let mut heard = self.heard.write().unwrap_or_else(PoisonError::into_inner);
-        heard.retain(|_, heard| heard.is_good());
-        let worker = announcement.worker.clone();
-        heard.insert(worker, Heard::now(announcement, until));
+        heard.retain(|_, heard| heard.is_known());
+        heard.insert(said.announcement.worker.clone(), said);
     }
 }
 
 impl Heard {
-    fn now(announcement: Announcement, until: Instant) -> Self {
+    fn now(announcement: Announcement) -> Self {
+        let now = Instant::now();
         Self {
             announcement,
             at: Timestamp::now(),
-            until,
+            good_until: now + GOOD,
+            known_until: now + PATIENCE,
         }
     }
 
     fn is_good(&self) -> bool {
-        Instant::now() < self.until
+        Instant::now() < self.good_until
     }
+
+    fn is_known(&self) -> bool {
+        Instant::now() < self.known_until
+    }
+}
+
+/// What is held, by name; of several with one name, the one with the greatest identity.
+fn greatest(said: impl Iterator<Item = Heard>) -> BTreeMap<String, Known> {
+    let mut by_name: BTreeMap<String, Known> = BTreeMap::new();
+    for known in said.flat_map(|said| said.announcement.targets) {
+        let place = by_name.entry(known.name.clone());
+        let place = place.or_insert_with(|| known.clone());
+        if known.identity > place.identity {
+            *place = known;
+        }
+    }
+    by_name
 }
 
 impl Busy {
@@ -266,7 +295,8 @@ mod tests {
     #[test]
     fn workers_that_are_silent_are_forgotten() {
         let directory = Directory::default();
-        let says = |worker: &str, targets: &[Known], until| {
+        let (now, later) = (Instant::now(), Instant::now() + GOOD);
+        let says = |worker: &str, targets: &[Known], good_until, known_until| {
             let announcement = Announcement {
                 worker: worker.into(),
                 slots: 1,
@@ -274,30 +304,37 @@ mod tests {
                 targets: targets.to_vec(),
                 unready: [("v".to_owned(), Unready::Preparing("boot".into()))].into(),
             };
-            directory.hear(announcement, until);
+            directory.hear(Heard {
+                good_until,
+                known_until,
+                ..Heard::now(announcement)
+            });
         };
-        let later = Instant::now() + GOOD;
-        says("a", &[known("x", "1"), known("y", "1")], later);
-        says("b", &[known("x", "2")], later);
-        says("c", &[known("z", "1")], Instant::now());
-        says("d", &[known("w", "1")], later);
+        says("a", &[known("x", "1"), known("y", "1")], later, later);
+        says("b", &[known("x", "2")], later, later);
+        // One that was held lately still has its name, but for one that is held now.
+        says("c", &[known("y", "2"), known("z", "1")], now, later);
+        says("d", &[known("w", "1")], later, later);
+        says("e", &[known("u", "1")], now, now);
         let all: Vec<_> = directory
             .all()
             .into_iter()
             .map(|found| found.name)
             .collect();
-        assert_eq!(all, ["w", "x", "y"]);
+        assert_eq!(all, ["w", "x", "y", "z"]);
         assert_eq!(directory.named("x"), Some(known("x", "2")));
-        assert_eq!(directory.named("z"), None);
+        assert_eq!(directory.named("y"), Some(known("y", "1")));
+        assert_eq!(directory.named("z"), Some(known("z", "1")));
+        assert_eq!(directory.named("u"), None);
         // What a worker holds no longer, it does not say any more.
-        says("b", &[], later);
+        says("b", &[], later, later);
         assert_eq!(directory.named("x"), Some(known("x", "1")));
         assert_eq!(directory.workers().len(), 3);
         assert_eq!(directory.identities().len(), 3);
         // Who is silent prepares nothing, either; and what somebody holds is ready.
         let unready = || directory.unready().into_keys().collect::<Vec<_>>();
         assert_eq!(unready(), ["v"]);
-        says("b", &[known("v", "1")], later);
+        says("b", &[known("v", "1")], later, later);
         assert!(unready().is_empty());
     }
 }

@@ -20,6 +20,7 @@ mod blobs;
 mod connections;
 mod digest;
 mod directory;
+mod files;
 mod job;
 mod log;
 mod merge;

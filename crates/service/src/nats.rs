@@ -1,13 +1,14 @@
 //! NATS JetStream: what several processes share.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use async_nats::connection::State;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType, Stream};
 use async_nats::jetstream::{self, Context, kv, object_store};
-use async_nats::{Client, ConnectOptions};
-use tracing::warn;
+use async_nats::{Client, ConnectOptions, Event};
+use tracing::{info, warn};
 
 /// What all that belongs to the service is called after.
 const PREFIX: &str = "preverify";
@@ -93,12 +94,15 @@ pub struct Nats {
     /// What keeps things there.
     pub context: Context,
     replicas: usize,
+    /// Since when there is one, if there is.
+    since: Arc<Mutex<Instant>>,
 }
 
 impl Nats {
     /// Connects. What is interrupted later is connected again.
     pub async fn connect(options: &NatsOptions) -> Result<Self, NatsError> {
         let servers = options.servers.join(", ");
+        let since = Arc::new(Mutex::new(Instant::now()));
         let client = patiently(async || {
             let connect = match &options.credentials {
                 None => ConnectOptions::new(),
@@ -106,8 +110,16 @@ impl Nats {
                     .await
                     .map_err(NatsError::of(format!("read {}", file.display())))?,
             };
+            let since = since.clone();
             connect
                 .name(PREFIX)
+                .event_callback(move |event| {
+                    info!("NATS: {event}");
+                    if event == Event::Connected {
+                        *since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+                    }
+                    std::future::ready(())
+                })
                 .request_timeout(Some(PATIENCE))
                 .connect(&options.servers)
                 .await
@@ -125,7 +137,19 @@ impl Nats {
             client,
             context,
             replicas: options.replicas,
+            since,
         })
+    }
+
+    /// How long there has been a connection, without interruption.
+    pub fn connected_for(&self) -> Duration {
+        match self.client.connection_state() {
+            State::Connected => {
+                let since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
+                since.elapsed()
+            }
+            State::Pending | State::Disconnected => Duration::ZERO,
+        }
     }
 
     /// The bucket with records. It is read from the server that leads, so that whoever has written something has it read

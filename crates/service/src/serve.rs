@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
@@ -19,7 +19,8 @@ use tracing::{info, warn};
 use crate::api::{App, Bounds, router};
 use crate::audit::Audit;
 use crate::connections::Connections;
-use crate::directory::Directory;
+use crate::directory::{Directory, PATIENCE};
+use crate::files::{FileError, at};
 use crate::metrics::Metrics;
 use crate::nats::{Nats, NatsError, NatsOptions};
 use crate::news::Event;
@@ -37,9 +38,6 @@ const SWEEP: Duration = Duration::from_secs(20);
 
 /// How often a process that is alone looks for tasks that wait for a target that is gone.
 const LOOK: Duration = Duration::from_secs(1);
-
-/// How long a target may have no worker, as while its machine starts anew, until what waits for it ends.
-const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Whose the first token is.
 const FIRST_TENANT: &str = "default";
@@ -66,16 +64,9 @@ pub struct Options {
 /// The service cannot be started, or cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// A file cannot be read or written.
-    #[error("cannot {action} {}: {source}", path.display())]
-    File {
-        /// What was tried.
-        action: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// Why it did not work.
-        source: io::Error,
-    },
+    /// A file cannot be used.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The folder cannot be had.
     #[error(transparent)]
     State(#[from] StateError),
@@ -321,12 +312,4 @@ fn bounded(
     // Between requests, too.
     server.http_builder().http1().header_read_timeout(head);
     server
-}
-
-fn at<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> ServeError + 'a {
-    move |source| ServeError::File {
-        action,
-        path: path.to_owned(),
-        source,
-    }
 }

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
+use crate::files::{FileError, at};
+
 /// The database in it.
 pub const DATABASE: &str = "state.db";
 /// The folder of blobs in it.
@@ -16,16 +18,9 @@ pub const BLOBS: &str = "blobs";
 /// It cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
-    /// The operating system refuses.
-    #[error("cannot {action} {}: {source}", path.display())]
-    File {
-        /// What was tried.
-        action: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// Why it did not work.
-        source: io::Error,
-    },
+    /// A file cannot be used.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// Another process has it.
     #[error("{} is in use by another process: end it, or take another --state", path.display())]
     InUse {
@@ -44,19 +39,11 @@ pub fn take(state: &Path) -> Result<File, StateError> {
         Err(Errno::WOULDBLOCK) => Err(StateError::InUse {
             path: state.to_owned(),
         }),
-        Err(error) => Err(at("lock", &path)(error.into())),
+        Err(error) => Err(at("lock", &path)(error.into()).into()),
     }
 }
 
 /// Makes a folder that only its owner can look into, if it is not there.
 pub fn private_folder(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
-}
-
-fn at<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> StateError + 'a {
-    move |source| StateError::File {
-        action,
-        path: path.to_owned(),
-        source,
-    }
 }

@@ -101,9 +101,14 @@ impl Problem {
     /// What others have is not to be had now: clients ask again.
     fn cut_off(error: &NatsError) -> Self {
         warn!(%error, "a request cannot be answered now");
+        Self::not_yet("the service cannot reach what it keeps: ask again in a moment")
+    }
+
+    /// Not now, but soon.
+    pub fn not_yet(detail: impl Into<String>) -> Self {
         Self {
             retry_after: Some(RETRY_AFTER),
-            ..Self::unavailable("the service cannot reach what it keeps: ask again in a moment")
+            ..Self::unavailable(detail)
         }
     }
 

@@ -194,6 +194,11 @@ pub fn unknown(app: &App, name: &str) -> Problem {
     if let Some(why) = app.directory.unready().get(name) {
         return Problem::missing(format!("the target `{name}` is not ready: {why}"));
     }
+    if !app.directory.knows_all() {
+        return Problem::not_yet(format!(
+            "this process has not heard of all workers yet, nor of the target `{name}`: ask again in a moment"
+        ));
+    }
     let known = app.directory.all();
     let known: Vec<_> = known.iter().map(|known| known.name.as_str()).collect();
     Problem::missing(match &known[..] {

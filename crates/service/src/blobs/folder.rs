@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use super::{BlobError, Pieces};
 use crate::digest::Digest;
+use crate::files::at;
 
 /// Names of files in the making start with this.
 const PARTIAL: &str = ".partial-";
@@ -81,14 +82,16 @@ impl Folder {
         match tokio::fs::File::open(&path).await {
             Ok(file) => Ok(Some(Pieces::of(digest, file))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(at("read", &path)(error)),
+            Err(error) => Err(at("read", &path)(error).into()),
         }
     }
 
     /// Whether there are bytes with a digest.
     pub async fn has(&self, digest: Digest) -> Result<bool, BlobError> {
         let path = self.path(digest);
-        tokio::task::spawn_blocking(move || path.try_exists().map_err(at("find", &path))).await?
+        let found =
+            tokio::task::spawn_blocking(move || path.try_exists().map_err(at("find", &path)));
+        Ok(found.await??)
     }
 
     /// Keeps bytes, in a thread that may wait.
@@ -132,14 +135,6 @@ impl Folder {
     fn path(&self, digest: Digest) -> PathBuf {
         let name = digest.to_string();
         self.folder.join(&name[..2]).join(name)
-    }
-}
-
-fn at<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> BlobError + 'a {
-    move |source| BlobError::File {
-        action,
-        path: path.to_owned(),
-        source,
     }
 }
 

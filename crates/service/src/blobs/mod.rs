@@ -4,7 +4,6 @@ mod folder;
 mod nats;
 mod pieces;
 
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -13,21 +12,15 @@ pub use nats::Bucket;
 pub use pieces::Pieces;
 
 use crate::digest::Digest;
+use crate::files::FileError;
 use crate::nats::NatsError;
 
 /// Bytes cannot be kept or read.
 #[derive(Debug, thiserror::Error)]
 pub enum BlobError {
-    /// A file cannot be read or written.
-    #[error("cannot {action} {}: {source}", path.display())]
-    File {
-        /// What was tried.
-        action: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// Why it did not work.
-        source: io::Error,
-    },
+    /// A file cannot be used.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The bytes are not those that their name says.
     #[error(
         "{} is damaged: its SHA-256 is {found}; remove it, and submit again what it belongs to",
