@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use preverify_service::{BackupError, back_up, restore};
+use preverify_service::{Backup, BackupError, back_up, restore};
 
 use crate::output;
 use crate::serve::{SIGNER, default_state};
@@ -79,9 +79,9 @@ pub fn run(command: &Command) -> Result<(), ServiceCommandError> {
             let left = SECRETS.iter().filter(|(name, _)| state.join(name).exists());
             say(
                 &format!(
-                    "{}: the database and {} blobs",
+                    "{}: the database and {}",
                     args.out.display(),
-                    backup.blobs
+                    blobs(&backup)
                 ),
                 left.map(|(name, why)| format!("{name} is not in it; keep a copy of it: {why}")),
             )
@@ -94,10 +94,10 @@ pub fn run(command: &Command) -> Result<(), ServiceCommandError> {
                 .filter(|(name, _)| !state.join(name).exists());
             say(
                 &format!(
-                    "{}: the database of {} and {} blobs",
+                    "{}: the database of {} and {}",
                     state.display(),
                     backup.taken,
-                    backup.blobs
+                    blobs(&backup)
                 ),
                 missing.map(|(name, why)| {
                     format!("{name} is not there; put your copy of it there: {why}")
@@ -112,6 +112,13 @@ fn folder(state: Option<&Path>) -> Result<PathBuf, ServiceCommandError> {
     named
         .or_else(default_state)
         .ok_or(ServiceCommandError::NoHome)
+}
+
+fn blobs(backup: &Backup) -> String {
+    match backup.blobs {
+        1 => "1 blob".to_owned(),
+        count => format!("{count} blobs"),
+    }
 }
 
 fn say(done: &str, notes: impl Iterator<Item = String>) -> Result<(), ServiceCommandError> {

@@ -8,7 +8,7 @@ use async_nats::connection::State;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType, Stream};
 use async_nats::jetstream::{self, Context, kv, object_store};
 use async_nats::{Client, ConnectOptions, Event};
-use tracing::{info, warn};
+use tracing::warn;
 
 /// What all that belongs to the service is called after.
 const PREFIX: &str = "preverify";
@@ -114,7 +114,6 @@ impl Nats {
             connect
                 .name(PREFIX)
                 .event_callback(move |event| {
-                    info!("NATS: {event}");
                     if event == Event::Connected {
                         *since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
                     }

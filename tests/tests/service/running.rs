@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use preverify_bundle::{Bundle, Certificate, Signer};
+use preverify_lab::service::Client;
 use preverify_lab::{Lab, signer};
 use preverify_pipeline::Object;
 use preverify_service::{Bounds, NatsOptions, Options, Quota, Service, WorkerSetup};
@@ -139,13 +140,7 @@ impl Running {
 
     /// The same with another token.
     pub fn wait_as(&self, job: &Value, token: &str) -> Value {
-        let path = format!("/v1/jobs/{}/events", job["id"].as_str().unwrap());
-        let (status, events) = self.get_as(&path, token);
-        assert_eq!(status, 200, "{events}");
-        let mut seen = events
-            .lines()
-            .filter_map(|line| line.strip_prefix("data: "));
-        serde_json::from_str(seen.next_back().unwrap()).unwrap()
+        Client::new(self.url(""), token).wait(job).unwrap()
     }
 
     /// A token for a tenant.
@@ -158,17 +153,12 @@ impl Running {
     }
 
     pub fn bundle(&self, job: &Value) -> Bundle {
-        let path = format!("/v1/jobs/{}/bundle", job["id"].as_str().unwrap());
-        Bundle::read(&self.bytes(&path)).unwrap()
+        self.client().bundle(job).unwrap()
     }
 
     /// All bytes that are there.
     pub fn bytes(&self, path: &str) -> Vec<u8> {
-        let request = self.agent.get(self.url(path));
-        let request = request.header("authorization", format!("Bearer {}", self.token));
-        let mut answer = request.call().unwrap();
-        let body = answer.body_mut().with_config().limit(64 << 20);
-        body.read_to_vec().unwrap()
+        self.client().get(path).unwrap()
     }
 
     /// A number among the metrics.
@@ -222,6 +212,10 @@ impl Running {
         let mut answer = request.call().unwrap();
         let status = answer.status().as_u16();
         (status, answer.body_mut().read_to_string().unwrap())
+    }
+
+    fn client(&self) -> Client {
+        Client::new(self.url(""), &self.token)
     }
 
     pub fn url(&self, path: &str) -> String {

@@ -28,7 +28,11 @@ pub async fn ready(State(app): State<App>) -> Result<&'static str, Problem> {
     if *app.stopped.borrow() {
         return Err(Problem::unavailable("the service is about to end"));
     }
-    match app.tokens.list().await {
+    if !app.directory.knows_all() {
+        return Err(Problem::not_yet("not all workers have been heard of yet"));
+    }
+    // Any record would do: it is there, or is known not to be.
+    match app.tenants.quota("default").await {
         Ok(_) => Ok("ready\n"),
         Err(error) => Err(Problem::unavailable(error.to_string())),
     }
