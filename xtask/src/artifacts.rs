@@ -76,10 +76,27 @@ pub fn binaries(archs: &[Arch]) -> Result<Binaries, ArtifactError> {
     Ok(binaries)
 }
 
-/// Builds the command `preverify`, and puts the agents beside it.
+/// Builds the command `preverify` as people use it, and puts the agents beside it.
 pub fn command(binaries: &Binaries) -> Result<PathBuf, ArtifactError> {
-    run_command(cargo().args(["build", "--release", "--package", "preverify"]))?;
-    let preverify = target_dir().join("release/preverify");
+    build_command(
+        &["--release", "--package", "preverify"],
+        "release",
+        binaries,
+    )
+}
+
+/// The same to try it: with what tests were built of, since to build all of it once more takes minutes.
+pub fn command_to_try(binaries: &Binaries) -> Result<PathBuf, ArtifactError> {
+    build_command(&["--workspace", "--bin", "preverify"], "debug", binaries)
+}
+
+fn build_command(
+    how: &[&str],
+    folder: &str,
+    binaries: &Binaries,
+) -> Result<PathBuf, ArtifactError> {
+    run_command(cargo().arg("build").args(how))?;
+    let preverify = target_dir().join(folder).join("preverify");
     binaries.put_agents_beside(&preverify)?;
     Ok(preverify)
 }

@@ -39,7 +39,7 @@ pub fn demo(arch: Arch) -> Result<(), Box<dyn Error>> {
     headline("What is needed");
     setup::setup()?;
     let binaries = artifacts::binaries(&[arch])?;
-    let preverify = artifacts::command(&binaries)?;
+    let preverify = artifacts::command_to_try(&binaries)?;
     let bench = artifacts::bench(arch)?;
     let folder = target_dir().join("demo").join(arch.to_string());
     if folder.exists() {

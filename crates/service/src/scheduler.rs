@@ -278,15 +278,16 @@ impl Scheduler {
             origin: Origin::here(),
             outcome: None,
         };
-        let new = self.records.create(&key, &task).await?;
-        // What had no verdict is tried again.
-        let again = |found: Task| {
-            let tried = found.outcome.as_ref();
-            tried
-                .is_some_and(|outcome| !outcome.is_final())
-                .then(|| task.clone())
+        let begun = match self.records.get::<Task>(&key).await? {
+            None => self.records.create(&key, &task).await?,
+            // What had no verdict is tried again.
+            Some(found) if found.value.has_failed() => {
+                self.records.update(&key, &task, found.revision).await?
+            }
+            Some(_) => false,
         };
-        if new || self.records.change(&key, again).await?.is_some() {
+        // Who was faster has started it.
+        if begun {
             self.start(id, &task).await?;
         }
         Ok(id)

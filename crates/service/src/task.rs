@@ -85,6 +85,13 @@ pub struct Task {
     pub outcome: Option<Outcome>,
 }
 
+impl Task {
+    /// Whether it has ended without a verdict.
+    pub fn has_failed(&self) -> bool {
+        matches!(&self.outcome, Some(outcome) if !outcome.is_final())
+    }
+}
+
 /// What came of a task.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]

@@ -1,8 +1,10 @@
 //! Records in an SQLite database: one process, one file.
 //!
-//! A thread of its own has the database. It takes what has been asked for meanwhile, does it in one transaction, and
-//! answers all of it after the commit: so each answer is on disk, and many cost hardly more than one.
+//! Two threads have a connection each. One changes records: it takes what has been asked for meanwhile, does it in one
+//! transaction, and answers all of it after the commit. So each answer is on disk, and many cost hardly more than one. The
+//! other looks: it sees whatever was answered, and waits for no disk.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
@@ -28,11 +30,14 @@ const QUEUE: usize = 1024;
 #[derive(Clone, Debug)]
 pub struct Sqlite {
     path: Arc<Path>,
-    queue: mpsc::Sender<Request>,
+    changes: mpsc::Sender<Change>,
+    looks: mpsc::Sender<Look>,
 }
 
+/// What only reads.
+type Look = Box<dyn FnOnce(&Connection) + Send>;
 /// One thing to do, if there is a transaction to do it in.
-type Request = Box<dyn FnOnce(Result<&Connection, Failure>) -> Answer + Send>;
+type Change = Box<dyn FnOnce(Result<&Connection, Failure>) -> Answer + Send>;
 /// Tells the outcome, once it is on disk or is not.
 type Answer = Box<dyn FnOnce(Result<(), Failure>) + Send>;
 /// What can befall all that is in one transaction.
@@ -51,14 +56,23 @@ impl Sqlite {
             )
             .map_err(failed)?;
         migrate(&mut connection, path, &MIGRATIONS)?;
-        let (queue, requests) = mpsc::channel(QUEUE);
+        let reading = read_only(path).map_err(failed)?;
+        let (changes, changing) = mpsc::channel(QUEUE);
+        let (looks, looking) = mpsc::channel(QUEUE);
+        let no_thread =
+            |error: io::Error| failed(rusqlite::Error::ToSqlConversionFailure(error.into()));
         thread::Builder::new()
-            .name("database".into())
-            .spawn(move || serve(&connection, requests))
-            .map_err(|error| failed(rusqlite::Error::ToSqlConversionFailure(error.into())))?;
+            .name("changes".into())
+            .spawn(move || change_all(&connection, changing))
+            .map_err(no_thread)?;
+        thread::Builder::new()
+            .name("looks".into())
+            .spawn(move || look_at_all(&reading, looking))
+            .map_err(no_thread)?;
         Ok(Self {
             path: path.into(),
-            queue,
+            changes,
+            looks,
         })
     }
 
@@ -85,7 +99,7 @@ impl Sqlite {
     /// The record under a key.
     pub async fn get(&self, key: &str) -> Result<Option<Record<Vec<u8>>>, RecordError> {
         let key = key.to_owned();
-        self.ask(move |connection| {
+        self.look(move |connection| {
             connection
                 .prepare_cached("SELECT value, revision FROM record WHERE key = ?1")?
                 .query_row([key], |row| {
@@ -102,7 +116,7 @@ impl Sqlite {
     /// Writes a record that is not there yet.
     pub async fn create(&self, key: &str, value: Vec<u8>) -> Result<bool, RecordError> {
         let key = key.to_owned();
-        self.ask(move |connection| {
+        self.change(move |connection| {
             let written = connection
                 .prepare_cached(
                     "INSERT INTO record (key, revision, value) VALUES (?1, 1, ?2) ON CONFLICT DO NOTHING",
@@ -121,7 +135,7 @@ impl Sqlite {
         revision: u64,
     ) -> Result<bool, RecordError> {
         let key = key.to_owned();
-        self.ask(move |connection| {
+        self.change(move |connection| {
             let written = connection
                 .prepare_cached(
                     "UPDATE record SET value = ?2, revision = revision + 1 WHERE key = ?1 AND revision = ?3",
@@ -135,7 +149,7 @@ impl Sqlite {
     /// Removes a record, if it is there.
     pub async fn remove(&self, key: &str) -> Result<(), RecordError> {
         let key = key.to_owned();
-        self.ask(move |connection| {
+        self.change(move |connection| {
             connection
                 .prepare_cached("DELETE FROM record WHERE key = ?1")?
                 .execute([key])?;
@@ -161,7 +175,7 @@ impl Sqlite {
                  WHERE key >= ?1 AND key < ?2 AND (?3 IS NULL OR key < ?3) ORDER BY key DESC LIMIT ?4"
             }
         };
-        self.ask(move |connection| {
+        self.look(move |connection| {
             connection
                 .prepare_cached(sql)?
                 .query_map(params![first, end, after, limit], |row| {
@@ -176,18 +190,33 @@ impl Sqlite {
         .await
     }
 
-    async fn ask<T: Send + 'static>(
+    async fn look<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
     ) -> Result<T, RecordError> {
         let (sender, answer) = oneshot::channel();
-        let request: Request = Box::new(move |connection| {
+        // Nobody may wait any longer, which changes nothing.
+        let look: Look = Box::new(move |connection| drop(sender.send(work(connection))));
+        self.looks
+            .send(look)
+            .await
+            .map_err(|_| RecordError::Closed)?;
+        let outcome = answer.await.map_err(|_| RecordError::Closed)?;
+        outcome.map_err(|source| database_error(&self.path, source))
+    }
+
+    async fn change<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
+    ) -> Result<T, RecordError> {
+        let (sender, answer) = oneshot::channel();
+        let change: Change = Box::new(move |connection| {
             let outcome = connection.and_then(|connection| work(connection).map_err(Arc::new));
             // Nobody may wait any longer, which changes nothing.
             Box::new(move |committed| drop(sender.send(committed.and(outcome))))
         });
-        self.queue
-            .send(request)
+        self.changes
+            .send(change)
             .await
             .map_err(|_| RecordError::Closed)?;
         let outcome = answer.await.map_err(|_| RecordError::Closed)?;
@@ -242,15 +271,21 @@ fn migrate(
     Ok(())
 }
 
-fn serve(connection: &Connection, mut requests: mpsc::Receiver<Request>) {
+fn look_at_all(connection: &Connection, mut looks: mpsc::Receiver<Look>) {
+    while let Some(look) = looks.blocking_recv() {
+        look(connection);
+    }
+}
+
+fn change_all(connection: &Connection, mut changes: mpsc::Receiver<Change>) {
     let mut batch = Vec::with_capacity(BATCH);
-    while requests.blocking_recv_many(&mut batch, BATCH) > 0 {
+    while changes.blocking_recv_many(&mut batch, BATCH) > 0 {
         let begun = connection
             .execute_batch("BEGIN IMMEDIATE")
             .map_err(Arc::new);
         let answers: Vec<_> = batch
             .drain(..)
-            .map(|request| request(begun.as_ref().map(|()| connection).map_err(Arc::clone)))
+            .map(|change| change(begun.as_ref().map(|()| connection).map_err(Arc::clone)))
             .collect();
         let committed = begun.and_then(|()| connection.execute_batch("COMMIT").map_err(Arc::new));
         if committed.is_err() && !connection.is_autocommit() {
