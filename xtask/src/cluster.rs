@@ -30,6 +30,8 @@ pub struct Plan {
     pub apis: usize,
     /// Workers.
     pub workers: usize,
+    /// Verifiers that wait in each of them.
+    pub warm: usize,
 }
 
 /// The Debian release whose NATS server is used.
@@ -151,7 +153,13 @@ impl Cluster {
             _ => Command::new(&*program),
         };
         command
-            .args(["worker", "--slots", "1", "--warm", "1"])
+            .args([
+                "worker",
+                "--slots",
+                "1",
+                "--warm",
+                &self.plan.warm.to_string(),
+            ])
             .args(["--target", &self.target, "--key"])
             .arg(self.folder.join("signer.pem"));
         self.share(&mut command);

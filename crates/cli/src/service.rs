@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use preverify_service::{Backup, BackupError, back_up, restore};
+use preverify_service::{BackupError, back_up, restore};
 
 use crate::output;
 use crate::serve::{SIGNER, default_state};
@@ -81,7 +81,7 @@ pub fn run(command: &Command) -> Result<(), ServiceCommandError> {
                 &format!(
                     "{}: the database and {}",
                     args.out.display(),
-                    blobs(&backup)
+                    blobs(backup.blobs)
                 ),
                 left.map(|(name, why)| format!("{name} is not in it; keep a copy of it: {why}")),
             )
@@ -97,7 +97,7 @@ pub fn run(command: &Command) -> Result<(), ServiceCommandError> {
                     "{}: the database of {} and {}",
                     state.display(),
                     backup.taken,
-                    blobs(&backup)
+                    blobs(backup.blobs)
                 ),
                 missing.map(|(name, why)| {
                     format!("{name} is not there; put your copy of it there: {why}")
@@ -114,10 +114,10 @@ fn folder(state: Option<&Path>) -> Result<PathBuf, ServiceCommandError> {
         .ok_or(ServiceCommandError::NoHome)
 }
 
-fn blobs(backup: &Backup) -> String {
-    match backup.blobs {
+fn blobs(count: usize) -> String {
+    match count {
         1 => "1 blob".to_owned(),
-        count => format!("{count} blobs"),
+        _ => format!("{count} blobs"),
     }
 }
 

@@ -61,6 +61,8 @@ fn measure(
         nats: 1,
         apis: 1,
         workers,
+        // One that has waited since before the limit would be a present, and the more of them, the more workers.
+        warm: 0,
     };
     let folder = target_dir().join("bench-shares");
     let cluster = Cluster::start(plan, preverify, target, &folder)?;

@@ -27,6 +27,7 @@ const PLAN: Plan = Plan {
     nats: 3,
     apis: 2,
     workers: 4,
+    warm: 1,
 };
 /// Clients at the same time.
 const CLIENTS: usize = 8;
