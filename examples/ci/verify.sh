@@ -41,12 +41,16 @@ while [ "$(of .state)" = running ]; do
         sed -un 's/^data: *//p' |
         jq --unbuffered -r '[.targets[] | "\(.target): \(.state) \(.step // "")"] | join(", ")' |
         uniq
-    answer=$(ask "/v1/jobs/$job")
+    # Nor does it matter if the service is away for a moment.
+    for _ in $(seq 30); do
+        answer=$(ask "/v1/jobs/$job") && break
+        sleep 2
+    done
     [ "$(of .state)" != running ] || sleep 2
 done
 
 if [ "$(of .state)" != accepted ]; then
-    of '(.reason // empty), (.targets[] | select(.message) | "\(.target): \(.message)")' >&2
+    of '(.reason // .detail // empty), (.targets[]? | select(.message) | "\(.target): \(.message)")' >&2
     exit 1
 fi
 ask "/v1/jobs/$job/bundle" -o "$bundle"

@@ -35,7 +35,8 @@ that is good for everything, in admin.token there. Whoever has that file needs n
 with it:
 
   curl -H \"Authorization: Bearer $(cat admin.token)\" -H 'Content-Type: application/json' \\
-      -d '{\"name\": \"ci\", \"tenant\": \"acme\", \"scopes\": [\"submit\", \"read\"]}' http://127.0.0.1:8440/v1/tokens
+      -d '{\"name\": \"ci\", \"tenant\": \"acme\", \"scopes\": [\"submit\", \"read\"]}' \\
+      http://127.0.0.1:8440/v1/tokens
 
 The API is described at /v1/openapi.json. With OTEL_EXPORTER_OTLP_ENDPOINT set, spans are exported by OTLP over HTTP, in \
 the traces of clients whose requests have a traceparent.

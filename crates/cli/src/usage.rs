@@ -4,6 +4,9 @@ use clap::{CommandFactory, Parser};
 
 use crate::Arguments;
 
+/// What is shown has so many columns at most: longer lines would be broken, and nobody could type them then.
+const WIDTH: usize = 100;
+
 #[test]
 fn the_arguments_are_consistent() {
     Arguments::command().debug_assert();
@@ -29,7 +32,14 @@ fn check_help(command: &clap::Command) -> usize {
     let own: usize = texts
         .into_iter()
         .flatten()
-        .map(|text| check(&text.to_string()))
+        .map(|text| {
+            let text = text.to_string();
+            for line in text.lines().filter(|line| line.starts_with("  ")) {
+                let columns = line.chars().count();
+                assert!(columns <= WIDTH, "{columns} columns are broken up: {line}");
+            }
+            check(&text)
+        })
         .sum();
     own + command.get_subcommands().map(check_help).sum::<usize>()
 }

@@ -12,7 +12,8 @@ use crate::signer::{OpenSignerError, SignerArgs};
 #[command(after_help = "\
 A service of several machines:
   preverify serve --nats nats://a:4222,nats://b:4222,nats://c:4222 --nats-replicas 3
-  preverify worker --nats nats://a:4222,nats://b:4222,nats://c:4222 --nats-replicas 3 --key signer.pem
+  preverify worker --nats nats://a:4222,nats://b:4222,nats://c:4222 --nats-replicas 3 \\
+      --key signer.pem
 
 A worker verifies for the targets that `preverify target list` shows on its machine, also for those that come while it \
 runs, and tells the service which these are. It signs in the same step: all workers of a service have the same key. \

@@ -227,9 +227,16 @@ async fn write_batch(
             *known = Some(head);
             return Ok(());
         }
-        // Another process has written meanwhile: these follow its entries.
-        let theirs = records.get::<Vec<Entry>>(&key).await?;
-        *known = theirs.and_then(|record| record.value.last().map(Head::after));
+        let written = records.get::<Vec<Entry>>(&key).await?;
+        let written = written.map(|record| record.value);
+        *known = written
+            .as_ref()
+            .and_then(|theirs| theirs.last().map(Head::after));
+        // It was this process that has written them, and was not told so.
+        if written.is_some_and(|written| written == entries) {
+            return Ok(());
+        }
+        // Another one has: these follow its entries.
     }
 }
 

@@ -170,7 +170,8 @@ impl Directory {
         nats.is_none_or(|nats| nats.connected_for() > ALL_HEARD)
     }
 
-    /// The target of a name; one that was held lately waits for its worker. If workers hold several of that name, it is the one with the greatest identity, for all who ask.
+    /// The target of a name; one that was held lately waits for its worker. If workers hold several of that name, it is the
+    /// one with the greatest identity, for all who ask.
     pub fn named(&self, name: &str) -> Option<Known> {
         self.by_name().remove(name)
     }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::iter;
 use std::str::FromStr;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
@@ -32,6 +32,17 @@ impl JobId {
         let random = u64::from_le_bytes(random::bytes());
         let milliseconds = now.as_millisecond();
         Self(format!("{milliseconds:012x}{random:016x}"))
+    }
+
+    /// How long ago it was submitted.
+    pub fn age(&self) -> SignedDuration {
+        let milliseconds = i64::from_str_radix(&self.0[..12], 16);
+        let submitted = milliseconds.map(Timestamp::from_millisecond);
+        match submitted {
+            Ok(Ok(submitted)) => Timestamp::now().duration_since(submitted),
+            // Only a name that nobody has given says such a time.
+            _ => SignedDuration::MAX,
+        }
     }
 }
 

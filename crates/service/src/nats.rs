@@ -16,6 +16,8 @@ const PREFIX: &str = "preverify";
 pub const SILENCE: Duration = Duration::from_secs(15);
 /// Requests are answered within this time, or have failed.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How often a silent server is asked whether it is there.
+const PING: Duration = Duration::from_secs(5);
 /// Servers that were just started agree on who leads within this time.
 const START: Duration = Duration::from_secs(60);
 /// How often they are asked until then.
@@ -48,7 +50,8 @@ impl fmt::Display for Version {
 /// A cluster of such servers does not keep what it has agreed on.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "it is nats-server {found}, and a cluster older than {OLDEST_IN_CLUSTER} can lose what it keeps when its processes are killed: upgrade its servers"
+    "it is nats-server {found}, and a cluster older than {OLDEST_IN_CLUSTER} can lose what it keeps when its processes are \
+     killed: upgrade its servers"
 )]
 struct TooOld {
     found: String,
@@ -120,6 +123,8 @@ impl Nats {
                     std::future::ready(())
                 })
                 .request_timeout(Some(PATIENCE))
+                // A server that is gone without a word is left after three of these.
+                .ping_interval(PING)
                 .connect(&options.servers)
                 .await
                 .map_err(NatsError::of(format!("connect to {servers}")))

@@ -52,6 +52,8 @@ impl Orphans {
     pub async fn look(mut self, often: Duration) {
         loop {
             if let Err(error) = self.end().await {
+                // Who could not look cannot say since when.
+                self.since.clear();
                 warn!(%error, "what waits for a target that nobody holds waits on");
             }
             tokio::time::sleep(often).await;
@@ -59,6 +61,10 @@ impl Orphans {
     }
 
     async fn end(&mut self) -> Result<(), OrphanError> {
+        if !self.directory.knows_all() {
+            self.since.clear();
+            return Ok(());
+        }
         let held: HashSet<String> = self.directory.identities().into_iter().collect();
         let now = Instant::now();
         let mut waited_for = self.queue.depth().await?.by_target();

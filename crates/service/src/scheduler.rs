@@ -13,7 +13,7 @@
 
 use std::collections::BTreeSet;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use preverify_pipeline::Limits;
 use preverify_protocol::{Inputs, Share};
 use serde::{Deserialize, Serialize};
@@ -28,6 +28,9 @@ use crate::records::{Page, RecordError, Records};
 use crate::task::{Outcome, Refused, Task, TaskId, Verification, Work};
 use crate::tenants::Tenants;
 use crate::traces::Origin;
+
+/// How long a job may take to be written. A client that is gone, or a process that has died, may have broken that off.
+const BROKEN_OFF: SignedDuration = SignedDuration::from_mins(10);
 
 /// What a tenant wants.
 #[derive(Clone, Debug)]
@@ -188,23 +191,37 @@ impl Scheduler {
                     ..task
                 })
             });
-            if first.await?.is_some() {
-                self.news.tell(Event::TaskEnded(id));
+            let task = match first.await? {
+                Some(task) => {
+                    self.news.tell(Event::TaskEnded(id));
+                    Some(task)
+                }
+                None => self.task(id).await?,
+            };
+            // Until now, each of its parts could have been wanted anew.
+            for part in task.iter().flat_map(|task| task.work.parts()) {
+                let key = wait_key(*part, &Waiter::Merge(id));
+                self.records.remove(&key).await?;
             }
             for (key, waiter) in self.waiters(id).await? {
-                match waiter {
+                let waits_no_longer = match waiter {
                     Waiter::Job { tenant, id } => match self.job(&tenant, &id).await? {
-                        Some(job) => drop(self.try_end_job(&job).await?),
-                        // It is about to be written, and looks for itself then, unless its process dies before that.
-                        None => continue,
+                        // The task may be wanted anew already: then it waits for that.
+                        Some(job) => self.try_end_job(&job).await?.is_some(),
+                        // It is about to be written, and looks for itself then, unless that was broken off.
+                        None => id.age() > BROKEN_OFF,
                     },
                     Waiter::Merge(merge) => {
                         if let Some(outcome) = self.advance(merge).await? {
                             ended.push((merge, outcome));
                         }
+                        let merge = self.task(merge).await?;
+                        merge.is_none_or(|task| task.outcome.is_some())
                     }
+                };
+                if waits_no_longer {
+                    self.records.remove(&key).await?;
                 }
-                self.records.remove(&key).await?;
             }
         }
         Ok(())
@@ -365,12 +382,8 @@ impl Scheduler {
     }
 
     async fn wait(&self, task: TaskId, waiter: &Waiter) -> Result<(), RecordError> {
-        let key = match waiter {
-            Waiter::Merge(merge) => format!("wait.{task}.task.{merge}"),
-            Waiter::Job { tenant, id } => format!("wait.{task}.job.{tenant}.{id}"),
-        };
         // It may wait for it already.
-        self.records.create(&key, waiter).await?;
+        self.records.create(&wait_key(task, waiter), waiter).await?;
         Ok(())
     }
 
@@ -399,7 +412,7 @@ impl Scheduler {
         }))
     }
 
-    /// Ends a job if what it waits for has ended. It ends once; who does it gets the job back.
+    /// Ends a job if what it waits for has ended. It ends once; what has ended comes back, whoever has done it.
     async fn try_end_job(&self, job: &Job) -> Result<Option<Job>, RecordError> {
         let Some(end) = self.end_of(job).await? else {
             return Ok(None);
@@ -411,20 +424,27 @@ impl Scheduler {
                 ..job
             })
         });
-        let ended = first.await?;
-        if ended.is_some() {
-            self.tenants.closed(&job.tenant, &job.id);
-            self.news.tell(Event::JobEnded {
-                tenant: job.tenant.clone(),
-                id: job.id.clone(),
-            });
-        }
-        Ok(ended)
+        let Some(ended) = first.await? else {
+            return self.job(&job.tenant, &job.id).await;
+        };
+        self.tenants.closed(&job.tenant, &job.id);
+        self.news.tell(Event::JobEnded {
+            tenant: job.tenant.clone(),
+            id: job.id.clone(),
+        });
+        Ok(Some(ended))
     }
 }
 
 fn task_key(id: TaskId) -> String {
     format!("task.{id}")
+}
+
+fn wait_key(task: TaskId, waiter: &Waiter) -> String {
+    match waiter {
+        Waiter::Merge(merge) => format!("wait.{task}.task.{merge}"),
+        Waiter::Job { tenant, id } => format!("wait.{task}.job.{tenant}.{id}"),
+    }
 }
 
 fn job_key(tenant: &str, id: &JobId) -> String {
@@ -636,6 +656,50 @@ mod tests {
         assert_eq!(process.queued().await, [again.last]);
         process.end(again.last, bundle("both")).await;
         assert_eq!(process.how(&again).await, ended_with("both"));
+    }
+
+    #[tokio::test]
+    async fn what_is_wanted_anew_while_others_wait_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let process = Process::start(&folder);
+        let failed = Outcome::Failed {
+            reason: "the machine crashed".into(),
+        };
+        let pair = process.submit("a", "object", &["x", "y"]).await;
+        let [x, y] = [0, 1].map(|index: usize| pair.targets[index].task);
+        assert_eq!(process.queued().await, [x, y]);
+        process.end(x, failed).await;
+        let alone = process.submit("b", "object", &["x"]).await;
+        assert_eq!(process.queued().await, [x]);
+        process.end(y, bundle("for y")).await;
+        assert_eq!(process.queued().await, [], "one is being tried again");
+        process.end(x, bundle("for x")).await;
+        assert_eq!(process.how(&alone).await, ended_with("for x"));
+        assert_eq!(process.queued().await, [pair.last]);
+        process.end(pair.last, bundle("both")).await;
+        assert_eq!(process.how(&pair).await, ended_with("both"));
+        let left = process.scheduler.waited_for().await.unwrap();
+        assert!(left.is_empty(), "{left:?}");
+    }
+
+    #[tokio::test]
+    async fn a_job_that_was_never_written_is_waited_for_in_vain() {
+        let folder = tempfile::tempdir().unwrap();
+        let process = Process::start(&folder);
+        let job = process.submit("a", "object", &["x"]).await;
+        let now = Timestamp::now();
+        for submitted in [now - 2 * BROKEN_OFF, now] {
+            let waiter = Waiter::Job {
+                tenant: "a".into(),
+                id: JobId::new(submitted),
+            };
+            process.scheduler.wait(job.last, &waiter).await.unwrap();
+        }
+        process.scheduler.resume().await.unwrap();
+        assert_eq!(process.tenants.open_jobs("a"), 3);
+        process.end(job.last, bundle("bundle")).await;
+        process.scheduler.resume().await.unwrap();
+        assert_eq!(process.tenants.open_jobs("a"), 1, "it may be written yet");
     }
 
     #[tokio::test]

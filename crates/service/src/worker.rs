@@ -250,7 +250,7 @@ impl Worker {
     }
 
     /// One bundle of those that other tasks made, and what came of these.
-    #[instrument(skip_all, fields(parts = parts.len()))]
+    #[instrument(name = "merge", skip_all, fields(parts = parts.len()))]
     async fn unite(
         &self,
         id: TaskId,

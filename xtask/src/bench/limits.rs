@@ -21,7 +21,7 @@ const RAISED: &str = "insns=128M,jumps=1M,memory=4G,time=1h";
 const SHAPES: [(&str, &str); 6] = [
     ("loop", "a long loop"),
     ("paths", "path explosion"),
-    ("branches", "200,000 branches"),
+    ("branches", "500,000 branches"),
     ("straight", "2M instructions without branches"),
     ("calls", "subprograms, walked for each call"),
     ("pyperf", "pyperf, unrolled further"),

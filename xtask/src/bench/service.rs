@@ -113,8 +113,8 @@ fn head(lab: &Lab) -> String {
     format!(
         "# The service against verifiers that are driven directly\n\n\
          `cargo xtask bench service`: {OBJECTS} objects of which none is the same as another, each submitted {TIMES} times by \
-         {CLIENTS} clients in an order of chance; for `{}`, emulated. Both sides verify {SLOTS} objects at the same time, from the same snapshots, \
-         in turn. Verified a second: the time until all submissions of a block are answered, and their bundles fetched, counts.\n\n\
+         {CLIENTS} clients in an order of chance; for `{}`, emulated. Both sides verify {SLOTS} objects at the same time, from \
+         the same snapshots, in turn. Verified a second: the time until all submissions of a block are answered, and their bundles fetched, counts.\n\n\
          | objects | submissions | directly /s | service /s | ratio | process, MiB |\n\
          |--:|--:|--:|--:|--:|--:|",
         lab.target.name()

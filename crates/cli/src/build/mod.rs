@@ -25,7 +25,8 @@ Examples:
   preverify build xdp.bpf.o --target board --key signer.pem -o xdp.pvb
   preverify build trace.bpf.o --target board --key signer.pem -o trace.pvb \\
       --set min_us=500 --attach-target on_unlink=do_unlinkat
-  preverify build xdp.bpf.o --target board --target board-next --target gateway --key signer.pem -o xdp.pvb
+  preverify build xdp.bpf.o --target board --target board-next --target gateway \\
+      --key signer.pem -o xdp.pvb
   preverify build xdp.bpf.o --target board -o xdp.pvb \\
       --key 'pkcs11:token=signing;object=preverify?module-path=/usr/lib/softhsm/libsofthsm2.so'
 

@@ -24,7 +24,8 @@ use tls::{TlsArgs, TlsArgsError};
 #[command(after_help = "\
 Examples:
   preverify submit xdp.bpf.o --target board -o xdp.pvb
-  preverify submit xdp.bpf.o --server http://verify.example:8440 --target board --target gateway -o xdp.pvb
+  preverify submit xdp.bpf.o --server http://verify.example:8440 --target board \\
+      --target gateway -o xdp.pvb
 
 It is as if the bundle was built here, with the service's targets and signed by its key. What the object's user space \
 would set comes from the same options and the same file as for `preverify build`, and limits are the same.

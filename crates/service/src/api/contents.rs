@@ -105,6 +105,7 @@ async fn inside<T: Send + 'static>(
     id: &str,
     tell: impl FnOnce(&Job, &Bundle) -> Result<T, Problem> + Send + 'static,
 ) -> Result<Json<T>, Problem> {
+    let _room = app.tenants.room(&caller.tenant).await;
     let (job, digest) = finished(app, &caller.tenant, id).await?;
     let bytes = app.blobs.get(digest).await?;
     let bytes = bytes.ok_or_else(|| gone("bundle", digest))?;

@@ -3,6 +3,7 @@
 mod form;
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::time::Duration;
 
 use axum::Json;
@@ -14,6 +15,7 @@ use futures_util::stream::{self, Stream};
 use serde::Deserialize;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
+use tracing::Instrument;
 
 use super::App;
 use super::caller::{Caller, Read, Submit};
@@ -30,7 +32,9 @@ use form::Form;
 /// Jobs that a list has if it is not said how many.
 const USUAL: usize = 50;
 /// Jobs that a list has at most.
-const MOST: usize = 1000;
+const MOST: usize = 100;
+/// How often a watcher is told how a job is of which nothing is heard.
+const LOOK: Duration = Duration::from_secs(20);
 /// How often a watcher hears that the service is still there.
 const ALIVE: Duration = Duration::from_secs(15);
 
@@ -56,20 +60,27 @@ pub async fn submit(
         let _room = app.tenants.room(&caller.tenant).await;
         Form::read(multipart, &app, &caller.tenant).await?
     };
-    let job = app
-        .scheduler
-        .submit(Submission {
-            tenant: caller.tenant.clone(),
-            name: form.name,
-            object: form.object,
-            inputs: form.inputs,
-            limits: form.limits,
-            shares: form.shares,
-            targets: form.targets,
-        })
-        .await?;
-    app.metrics.submitted(job.end.is_some());
-    caller.did(&app, Action::Submit, &job.id).await?;
+    let submission = Submission {
+        tenant: caller.tenant.clone(),
+        name: form.name,
+        object: form.object,
+        inputs: form.inputs,
+        limits: form.limits,
+        shares: form.shares,
+        targets: form.targets,
+    };
+    // A client that is gone would break it off in the middle.
+    let submitting = {
+        let app = app.clone();
+        async move {
+            let job = app.scheduler.submit(submission).await?;
+            app.metrics.submitted(job.end.is_some());
+            caller.did(&app, Action::Submit, &job.id).await?;
+            Ok::<_, Problem>(job)
+        }
+    };
+    let submitted = tokio::spawn(submitting.in_current_span()).await;
+    let job = submitted.map_err(|error| Problem::internal(&error))??;
     Ok((StatusCode::CREATED, Json(view(&app, &job).await?)))
 }
 
@@ -80,7 +91,7 @@ pub async fn submit(
 pub struct Part {
     /// Only jobs that are older than this one.
     before: Option<String>,
-    /// So many at most: 50 if it is not given, and 1000 at most.
+    /// So many at most: 50 if it is not given, and 100 at most.
     limit: Option<usize>,
 }
 
@@ -276,10 +287,13 @@ impl Watch {
 
     /// Waits for what concerns the job. Nothing comes back when the service ends.
     async fn wait(&mut self) -> Option<()> {
+        let mut look = pin!(tokio::time::sleep(LOOK));
         loop {
             let heard = tokio::select! {
                 heard = self.heard.recv() => heard,
                 _ = self.app.stopped.wait_for(|stop| *stop) => return None,
+                // What others tell may be lost on its way.
+                () = &mut look => return Some(()),
             };
             let concerns = match heard {
                 Ok(Event::Progress(task, _) | Event::TaskEnded(task)) => {

@@ -115,6 +115,8 @@ const REFUSED: Duration = Duration::from_secs(5);
         title = "preverify",
         description = "BPF programs, verified off the device by the target's own kernel, proved and signed.\n\n\
             Errors are problem details (RFC 9457): `application/problem+json` with `title`, `status` and `detail`. \
+            Beside those that a path names, every one can answer 400 (an id or a digest that is none), 401 (no token, or one that has ended), \
+            403 (a token without the scope), 408 (a request that took too long), and 503 with `Retry-After` (the service cannot reach what it keeps). \
             Times are RFC 3339 in UTC; digests are SHA-256 in lower-case hexadecimal.",
         license(name = "Apache-2.0 OR MIT", identifier = "Apache-2.0 OR MIT")
     ),

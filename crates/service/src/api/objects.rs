@@ -36,7 +36,8 @@ pub fn check(bytes: &[u8], app: &App) -> Result<(), Problem> {
         (status = 200, description = "It is kept", body = ObjectView),
         (status = 409, description = "The bytes have another digest", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "It is too large", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "It is no BPF object", body = Problem, content_type = "application/problem+json")
+        (status = 422, description = "It is no BPF object", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "The tenant has asked for all that it may", body = Problem, content_type = "application/problem+json")
     )
 )]
 pub async fn put(

@@ -121,7 +121,7 @@ pub struct VerdictView {
     pub target: String,
     /// How far it is.
     pub state: VerdictState,
-    /// What is being done: `restore`, `verify`, `discover`, `prove`, `sign`.
+    /// What is being done: `restore`, `verify`, `discover`, `prove`, `merge`, `sign`.
     pub step: Option<String>,
     /// Instructions that the kernel's verifier has processed by now, if it counts them.
     pub processed_insns: Option<u64>,

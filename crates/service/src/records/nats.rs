@@ -1,6 +1,9 @@
 //! Records in a bucket of NATS JetStream: any number of processes, on any number of machines.
 
+use std::error::Error;
+
 use async_nats::jetstream::kv::{CreateErrorKind, Operation, Store, UpdateErrorKind};
+use async_nats::jetstream::{self, ErrorCode};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::{FORMAT, Page, Record, RecordError};
@@ -8,6 +11,8 @@ use crate::nats::{Nats, NatsError};
 
 /// The record that has the format of all.
 const FORMAT_KEY: &str = "format";
+/// That the last sequence of a subject is not constant, for it is being written.
+const UNDER_WAY: ErrorCode = ErrorCode(10164);
 /// Records that are asked for at the same time.
 const AT_ONCE: usize = 32;
 
@@ -53,7 +58,9 @@ impl Bucket {
     pub async fn create(&self, key: &str, value: Vec<u8>) -> Result<bool, RecordError> {
         match self.store.create(key, value.into()).await {
             Ok(_) => Ok(true),
-            Err(error) if error.kind() == CreateErrorKind::AlreadyExists => Ok(false),
+            Err(error) if error.kind() == CreateErrorKind::AlreadyExists || is_race(&error) => {
+                Ok(false)
+            }
             Err(error) => Err(NatsError::of(format!("write {key}"))(error).into()),
         }
     }
@@ -67,7 +74,9 @@ impl Bucket {
     ) -> Result<bool, RecordError> {
         match self.store.update(key, value.into(), revision).await {
             Ok(_) => Ok(true),
-            Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => Ok(false),
+            Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision || is_race(&error) => {
+                Ok(false)
+            }
             Err(error) => Err(NatsError::of(format!("write {key}"))(error).into()),
         }
     }
@@ -117,6 +126,19 @@ impl Bucket {
     fn subject(&self, key: &str) -> String {
         format!("{}{key}", self.store.prefix)
     }
+}
+
+/// Whether a cluster says that another write to the same key is under way, as those after 2.10 do.
+fn is_race(error: &(dyn Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let said = error.downcast_ref::<jetstream::Error>();
+        if said.is_some_and(|said| said.error_code() == UNDER_WAY) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
 }
 
 fn is_after(key: &str, page: Page<'_>) -> bool {

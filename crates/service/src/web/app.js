@@ -1,6 +1,8 @@
 // The pages of the service: what the API says, shown.
 
-import { again, ask, attempt, download, element, find, follow, json, leave, number, row, say, show, state, table, time, tokenField, useToken } from "./page.js";
+import {
+  again, ask, attempt, download, element, find, follow, json, leave, number, row, say, show, state, table, time, tokenField, useToken,
+} from "./page.js";
 import { showLog } from "./log.js";
 import { targetsPage } from "./targets.js";
 

@@ -20,6 +20,9 @@ const NAME_LIMIT: usize = 255;
 /// The most bytes of what is no object.
 const TEXT_LIMIT: usize = 256 << 10;
 
+/// The most bytes of inputs as they are kept: with an outcome, they have to fit into a message of NATS.
+const INPUTS_LIMIT: usize = 384 << 10;
+
 /// What was submitted.
 pub struct Form {
     pub object: Digest,
@@ -85,6 +88,7 @@ impl Form {
             }
             None => Inputs::default(),
         };
+        check_size(&inputs)?;
         let targets = identified(&targets, app)?;
         let (kept, bytes) = match (object, object_sha256) {
             (Some(bytes), None) => (None, bytes),
@@ -190,6 +194,16 @@ fn once<T>(field: &mut Option<T>, name: &str, value: T) -> Result<(), Problem> {
         None => Ok(()),
         Some(_) => Err(Problem::malformed(format!(
             "the form has the field `{name}` twice: send it once"
+        ))),
+    }
+}
+
+fn check_size(inputs: &Inputs) -> Result<(), Problem> {
+    let kept = serde_json::to_string(inputs).map_err(|error| Problem::internal(&error))?;
+    match kept.len() {
+        0..=INPUTS_LIMIT => Ok(()),
+        size => Err(Problem::impossible(format!(
+            "the inputs have {size} bytes as they are kept, and {INPUTS_LIMIT} at most are taken: fewer maps or values, or shorter ones"
         ))),
     }
 }
