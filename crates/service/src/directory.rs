@@ -12,7 +12,7 @@ use tracing::warn;
 
 use crate::nats::{Nats, NatsError, subject};
 use crate::random;
-use crate::targets::{Held, Targets, Unready};
+use crate::targets::{Held, Known, Targets, Unready};
 
 /// How often a worker says what it holds.
 const OFTEN: Duration = Duration::from_secs(2);
@@ -22,21 +22,6 @@ const GOOD: Duration = Duration::from_secs(10);
 pub const PATIENCE: Duration = Duration::from_secs(600);
 /// How long it may take until who listens has heard of all workers.
 const ALL_HEARD: Duration = Duration::from_secs(3);
-
-/// What is known of a target where it is not held.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Known {
-    /// Its name.
-    pub name: String,
-    /// [`preverify_target::Target::identity`].
-    pub identity: String,
-    /// `uname -r` of the kernel that verifies.
-    pub release: String,
-    /// What processors it is for.
-    pub architecture: String,
-    /// The GNU build id of the kernel that devices run.
-    pub build_id: String,
-}
 
 /// A worker process, and what it holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,13 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use preverify_abi::kinds::Architecture;
 use preverify_target::{AddRequest, Stamp, Store, Target, TargetError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tracing::{info, warn};
-
-use crate::directory::Known;
-use crate::verify::architecture;
 
 /// A target, ready to be verified for. What it needs stays in the store for as long as this is there.
 #[derive(Clone, Debug)]
@@ -19,6 +17,21 @@ pub struct Held {
     pub target: Arc<Target>,
     /// [`Target::identity`].
     pub identity: String,
+}
+
+/// What is known of a target where it is not held.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Known {
+    /// Its name.
+    pub name: String,
+    /// [`Target::identity`].
+    pub identity: String,
+    /// `uname -r` of the kernel that verifies.
+    pub release: String,
+    /// What processors it is for.
+    pub architecture: String,
+    /// The GNU build id of the kernel that devices run.
+    pub build_id: String,
 }
 
 /// Those that are ready, by name.
@@ -320,7 +333,7 @@ impl Held {
             name: self.target.name().to_owned(),
             identity: self.identity.clone(),
             release: facts.release.clone(),
-            architecture: architecture(&self.target).to_string(),
+            architecture: Architecture(facts.fingerprint.arch.get()).to_string(),
             build_id: match self.target.device() {
                 Some(device) => device.build_id_text(),
                 None => facts.build_id_text(),

@@ -1,11 +1,7 @@
 //! One object for one target, from its bytes to a signed bundle.
 
-use std::fmt;
-
-use preverify_abi::kinds::Architecture;
 use preverify_bundle::{Bundle, Signer, SignerError};
 use preverify_pipeline::{BuildError, Object, Stage, Verified};
-use preverify_target::Target;
 use tracing::info_span;
 
 use crate::digest::Digest;
@@ -144,9 +140,4 @@ fn programs(verified: &Verified) -> Vec<Program> {
             .map(|image| image.proof.code_bytes),
     })
     .collect()
-}
-
-/// The processors that a target is for, in words.
-pub fn architecture(target: &Target) -> impl fmt::Display + use<> {
-    Architecture(target.facts().fingerprint.arch.get())
 }

@@ -8,10 +8,10 @@ use utoipa::ToSchema;
 
 use crate::audit::{Action, Entry};
 use crate::digest::Digest;
-use crate::directory::{Heard, Known};
+use crate::directory::Heard;
 use crate::job::{Ended, Job};
 use crate::news::Progress;
-use crate::targets::Unready;
+use crate::targets::{Known, Unready};
 use crate::task::{Outcome, Program};
 use crate::tenants::Quota;
 use crate::tokens::{Scope, Token};
