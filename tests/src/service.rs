@@ -233,11 +233,16 @@ impl Client {
         Ok(serde_json::from_slice(&expect(path, sent)?)?)
     }
 
-    /// Watches a job until it has ended.
+    /// Waits until a job has ended.
     pub fn wait(&self, job: &Value) -> Result<Value, ServiceError> {
-        if job["state"] != "running" {
-            return Ok(job.clone());
+        match job["state"] == "running" {
+            true => self.watch(job),
+            false => Ok(job.clone()),
         }
+    }
+
+    /// Watches a job until it has ended; one that has is shown once.
+    pub fn watch(&self, job: &Value) -> Result<Value, ServiceError> {
         loop {
             let events = self.get(&format!("/v1/jobs/{}/events", id(job)))?;
             let events = String::from_utf8_lossy(&events);

@@ -24,11 +24,14 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+/// What is shown has so many columns at most: longer lines are broken.
+const WIDTH: usize = 100;
+
 /// Verify BPF programs with the device's own kernel, off the device; prove, sign and show them
 #[derive(Parser)]
 #[command(
     version,
-    max_term_width = 100,
+    max_term_width = WIDTH,
     after_help = "\
 From nothing to a bundle:
   preverify target add debian:6.12-cloud-amd64 --name board

@@ -2,10 +2,7 @@
 
 use clap::{CommandFactory, Parser};
 
-use crate::Arguments;
-
-/// What is shown has so many columns at most: longer lines would be broken, and nobody could type them then.
-const WIDTH: usize = 100;
+use crate::{Arguments, WIDTH};
 
 #[test]
 fn the_arguments_are_consistent() {
@@ -34,6 +31,7 @@ fn check_help(command: &clap::Command) -> usize {
         .flatten()
         .map(|text| {
             let text = text.to_string();
+            // Nobody could type what is broken.
             for line in text.lines().filter(|line| line.starts_with("  ")) {
                 let columns = line.chars().count();
                 assert!(columns <= WIDTH, "{columns} columns are broken up: {line}");

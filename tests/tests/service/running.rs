@@ -140,7 +140,7 @@ impl Running {
 
     /// The same with another token.
     pub fn wait_as(&self, job: &Value, token: &str) -> Value {
-        Client::new(self.url(""), token).wait(job).unwrap()
+        Client::new(self.url(""), token).watch(job).unwrap()
     }
 
     /// A token for a tenant.
